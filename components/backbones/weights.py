@@ -1,0 +1,207 @@
+"""Pretrained weights: where they are to be had, and how they get into a model.
+
+`resolve_weights` turns what `params.yaml` says into a file on this node and its hash;
+`load_into` puts it into a model. There is no silent random start: what cannot be had, opened or
+fitted raises `WeightsError`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.backbones.entry import Backbone
+from components.backbones.fetch import check_name, default_cache, fetch, is_s3, sha256_of
+from components.backbones.keymaps import LAYOUTS, State
+from components.backbones.model_file import MODEL_JSON, read_model
+from components.backbones.published import find_published
+from components.backbones.tensors import copy_tensors, read_tensors
+from components.backbones.zoo import backbone
+from components.errors import WeightsError
+
+if TYPE_CHECKING:
+    from components.backbones.heads import Classifier
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Weights that a training starts from.
+
+    Attributes
+    ----------
+    path
+        On this node; None: random start (`none`).
+    origin
+        Where they come from, for the model's provenance: no path of this machine, unless
+        `params.yaml` names one.
+    sha256
+        Of the file; empty for `none`.
+    layout
+        Names of the tensors: a key of `keymaps.LAYOUTS`.
+    classes
+        Of the model that is started from (warm start); empty for published files.
+    """
+
+    path: Path | None
+    origin: str
+    sha256: str = ""
+    layout: str = "upstream"
+    classes: tuple[str, ...] = ()
+
+    def provenance(self) -> dict[str, str]:
+        """What `model.json` records."""
+        return {"origin": self.origin, "sha256": self.sha256}
+
+
+def resolve_weights(
+    spec: str,
+    name: str,
+    *,
+    base: Path | None = None,
+    registry: str | None = None,
+    cache: Path | None = None,
+) -> WeightsFile:
+    """Find the weights that `spec` means for backbone `name` and bring them to this node.
+
+    Parameters
+    ----------
+    spec
+        `imagenet`: the published file, from `LESIONFLOW_WEIGHTS` (a folder or an `s3://` prefix)
+        if it is there under its published name, else from the package that carries it, else from
+        this node's caches, else from the internet. `none`: a random start. `registry:<version>`:
+        an earlier version of our registry. Else a path or an `s3://` URI of a file, or of a folder
+        with a `model.json`.
+    name
+        Of the backbone.
+    base
+        Folder that a relative path starts from (the workspace); default: the current one.
+    registry
+        Folder or `s3://` prefix of the registry's model, `<registry.uri>/<registry.model_name>`.
+    cache
+        Folder of this node for what is fetched.
+
+    Raises
+    ------
+    WeightsError
+        They are not to be had, or do not have the hash that their name carries.
+    """
+    entry = backbone(name)
+    cache = cache or default_cache()
+    if spec == "none":
+        return WeightsFile(None, "none (random start)")
+    if spec == "imagenet":
+        path, origin, published = find_published(entry, cache)
+        return _checked(path, origin, published.layout)
+    if spec.startswith("registry:"):
+        return _registered(spec, entry, registry, base, cache)
+    return _given(spec, entry, base, cache)
+
+
+def load_into(
+    model: Classifier, name: str, weights: WeightsFile, classes: Sequence[str] = ()
+) -> None:
+    """Copy `weights` into `model` (backbone `name`), whose parameters become float32.
+
+    The head stays new, unless the weights are of a model of ours with the very same `classes`.
+
+    Raises
+    ------
+    WeightsError
+        The file is not made of plain tensors, or anything but the head does not match; the
+        message lists what.
+    """
+    if weights.path is None:
+        return
+    state = read_tensors(weights.path)
+    if all(key.startswith(("body.", "head.")) for key in state):
+        if weights.classes and weights.classes == tuple(classes):
+            copy_tensors(model.head, _below("head.", state), origin=weights.origin)
+        copy_tensors(model.body, _below("body.", state), origin=weights.origin)
+        return
+    heads = tuple(f"{prefix}." for prefix in backbone(name).head)
+    converted = LAYOUTS[weights.layout](state)
+    body = {key: value for key, value in converted.items() if not key.startswith(heads)}
+    copy_tensors(model.body, body, origin=weights.origin)
+
+
+def _below(prefix: str, state: State) -> State:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _registered(
+    spec: str, entry: Backbone, registry: str | None, base: Path | None, cache: Path
+) -> WeightsFile:
+    version = spec.removeprefix("registry:")
+    if not re.fullmatch(r"v?\d+", version):
+        raise WeightsError(
+            f"{spec!r} names no version",
+            where="training.weights",
+            fix="write registry:v0001, say; an alias such as champion moves, and would make the "
+            "same parameters mean another training",
+        )
+    if registry is None:
+        raise WeightsError(
+            f"{spec!r}, but no registry is known here",
+            where="training.weights",
+            fix="set registry.uri and registry.model_name",
+        )
+    folder = f"{registry.rstrip('/')}/versions/v{int(version.removeprefix('v')):04d}"
+    found = _model_folder(folder, spec, entry, base, cache)
+    if found is None:
+        raise WeightsError(
+            f"the registry has no version {version}",
+            where=folder,
+            fix="`lesionflow models` lists the versions",
+        )
+    return found
+
+
+def _given(spec: str, entry: Backbone, base: Path | None, cache: Path) -> WeightsFile:
+    found = _model_folder(spec, spec, entry, base, cache)
+    if found is not None:
+        return found
+    parent, slash, name = spec.rpartition("/")
+    path = fetch(parent or slash or ".", name, cache, base) if name else None
+    if path is None:
+        raise WeightsError(
+            f"there is no weights file {spec!r}",
+            where=str((base or Path.cwd()) / spec) if not is_s3(spec) else spec,
+            fix="correct `weights` (imagenet, none, a path, an s3:// URI, registry:<version>)",
+        )
+    layouts = {name: published.layout for published in entry.published for name in published.names}
+    return _checked(path, spec, layouts.get(name, "upstream"))
+
+
+def _checked(path: Path, origin: str, layout: str) -> WeightsFile:
+    digest = sha256_of(path)
+    check_name(path, digest, origin=origin)
+    return WeightsFile(path, origin, digest, layout)
+
+
+def _model_folder(
+    folder: str, origin: str, entry: Backbone, base: Path | None, cache: Path
+) -> WeightsFile | None:
+    """Return the member of backbone `entry` in a folder with a `model.json`; None: none there."""
+    document = fetch(folder, MODEL_JSON, cache, base)
+    if document is None:
+        return None
+    model_file = read_model(document.parent)
+    for member in model_file.members:
+        if member.backbone == entry.name:
+            break
+    else:
+        raise WeightsError(
+            f"the model has no member of backbone {entry.name}, only "
+            + ", ".join(sorted({member.backbone for member in model_file.members})),
+            where=origin,
+            fix="start that backbone from it, or give other weights",
+        )
+    path = fetch(folder, member.file, cache, base)
+    if path is None or (digest := sha256_of(path)) != member.sha256:
+        raise WeightsError(
+            f"{member.file} is missing or damaged", where=origin, fix="fetch the model again"
+        )
+    return WeightsFile(path, origin, digest, classes=model_file.classes)

@@ -1,0 +1,95 @@
+"""Stage `ingest`: take the images and labels of every source into one snapshot."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from components.dataset.config import DiagnosesParams
+from components.dataset.fingerprint import listed_sources
+from components.dataset.last_snapshot import find_base
+from components.dataset.snapshot import Base, write_snapshot
+from components.dataset.sources.catalog import fingerprint_source
+from components.dataset.withdrawn import read_withdrawn
+from components.errors import SourceError
+from components.layout import Layout
+from components.params import Params
+from components.stage import run_stage
+
+_REMARKS = {
+    "listed_but_absent": "images listed but absent",
+    "present_but_not_listed": "images present but not listed",
+    "seen_twice": "images seen twice, taken once",
+    "label_conflicts": "images with different diagnoses in two sources",
+}
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Write `data/raw/`; what lies there stays until the new snapshot is complete.
+
+    Raises
+    ------
+    SourceError
+        A source cannot be used, cannot be reached and is not in the last snapshot, or changed
+        after `data/sources.json` was written.
+    """
+    withdrawn = read_withdrawn(layout.withdrawn)
+    sources = listed_sources(layout)
+    base = _base_for_unreachable(layout, params.diagnoses)
+    partial = layout.state / "ingest"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        manifest = write_snapshot(
+            sources,
+            params.diagnoses,
+            withdrawn,
+            partial,
+            root=layout.root,
+            cache=layout.cache,
+            base=base,
+        )
+        shutil.rmtree(layout.raw, ignore_errors=True)
+        layout.raw.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(partial, layout.raw)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(layout.cache / "snapshots", ignore_errors=True)
+    _print_summary(manifest)
+
+
+def _base_for_unreachable(layout: Layout, diagnoses: DiagnosesParams) -> Base | None:
+    """Look at every source; return the last snapshot where it has to stand for some of them."""
+    sources = listed_sources(layout)
+    base: Base | None = None
+    for number, (source, fingerprint) in enumerate(sources):
+        try:
+            found = fingerprint_source(source, layout.root, layout.cache)
+        except SourceError:
+            base = base or find_base(layout, sources, diagnoses)
+            if base is None or number >= base.num_sources:
+                raise
+            continue
+        if found != fingerprint:
+            raise SourceError(
+                f"the source changed after it was looked at: {source.uri}",
+                where=str(layout.sources),
+                fix="run `lesionflow retrain`; it looks at the sources again",
+            )
+    return base
+
+
+def _print_summary(manifest: dict[str, Any]) -> None:
+    print(f"ingest: {manifest['num_images']} images, content {manifest['content_id'][:12]}")
+    for key, text in _REMARKS.items():
+        if manifest[key]:
+            print(f"ingest: {len(manifest[key])} {text} (data/raw/manifest.json names them)")
+    for column, count in manifest["shared_ids"].items():
+        if count:
+            print(
+                f"ingest: {count} times a {column} occurs in several sources, and is taken for the "
+                "same one there; if it is not, give one source the option `group_prefix`"
+            )
+
+
+if __name__ == "__main__":
+    run_stage("ingest", run)

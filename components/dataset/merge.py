@@ -1,0 +1,264 @@
+"""How sources become one table: which picture is new, which is one that was there before.
+
+The sources come in their order, so that a list that grows at its end gives the last snapshot and
+what is new:
+
+- A picture whose bytes an earlier source had is not taken twice. If it has another lesion or
+  patient id there, the two ids mean one lesion or patient from now on (`joined_ids`).
+- If it has another diagnosis there, that is a label conflict: the first row stays, the manifest
+  lists both, and the stage `validate` decides.
+- The same image id with other bytes is an error: give one source the option `prefix`.
+- The same bytes twice *within* a source stay two images; near-duplicates become one group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from math import isnan
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import pandas as pd
+
+from components.atomic import disk_full_as_error
+from components.dataset.sources.source import SourceImages
+from components.dataset.workers import ProgressPrinter
+from components.errors import SourceError
+from components.tables import LABEL_COLUMNS
+
+_THREADS = 8
+_EMPTY_FILE = hashlib.sha256(b"").hexdigest()
+"""Two empty files are not the same picture."""
+ID_COLUMNS = ("lesion_id", "patient_id")
+
+Row = dict[str, Any]
+Note = dict[str, str]
+
+
+@dataclass
+class Merger:
+    """The snapshot as it grows, source by source.
+
+    Parameters
+    ----------
+    images
+        Folder to copy files to.
+    forbidden
+        sha256 of files that must not be taken.
+    """
+
+    images: Path
+    forbidden: frozenset[str]
+    rows: dict[str, Row] = field(default_factory=dict)
+    seen_twice: list[Note] = field(default_factory=list)
+    conflicts: list[Note] = field(default_factory=list)
+    joined: list[Note] = field(default_factory=list)
+    _first_with: dict[str, str] = field(default_factory=dict)
+    """sha256 -> id of the first image with these bytes in the sources before the present one."""
+
+    def add(self, name: str, images: SourceImages, labels: pd.DataFrame) -> int:
+        """Take the images of one source that `labels` lists; return how many were forbidden.
+
+        Raises
+        ------
+        SourceError
+            An image id is another picture's.
+        ResourceError
+            The disk is full.
+        """
+        hashes = self._copy(list(labels["image_id"]), images.files, images.read)
+        self._check_ids(name, hashes)
+        taken: list[Row] = []
+        num_forbidden = 0
+        for row in _records(labels):
+            image_id = row["image_id"]
+            sha256 = hashes.get(image_id)
+            if sha256 in self.forbidden:
+                num_forbidden += 1
+                continue
+            part = images.given_parts.get(image_id)
+            row |= {"source": f"{name}:{part}" if part else name, "sha256": sha256}
+            if image_id in images.seen_twice:
+                self._note_seen(row, row, f"the same values in {images.seen_twice[image_id]}")
+            first = self._first(row)
+            if first is None:
+                self.rows[image_id] = row
+            else:
+                self._merge(row, first)
+            taken.append(first or row)
+        self._remember(taken)
+        self._rename()
+        return num_forbidden
+
+    def start_from(self, labels: pd.DataFrame, images: Path, manifest: Mapping[str, Any]) -> None:
+        """Take what an earlier snapshot holds, where its sources are not at hand.
+
+        Parameters
+        ----------
+        labels
+            Those of its rows that may be taken.
+        images, manifest
+            The snapshot's files and manifest.
+
+        Raises
+        ------
+        SourceError
+            A file is not the one that was taken then.
+        """
+        listed = labels[~labels["sha256"].isin(self.forbidden)]
+        files = {path.stem: path.name for path in sorted(images.iterdir())}
+        hashes = self._copy(
+            list(listed["image_id"]), files, lambda name: (images / name).read_bytes()
+        )
+        for row in _records(listed):
+            if hashes.get(row["image_id"]) != row["sha256"]:
+                raise SourceError(
+                    f"{row['image_id']} is not the image that was taken from the source",
+                    where=str(images),
+                    fix="run `dvc checkout --force data/raw`",
+                )
+            self.rows[row["image_id"]] = row
+        kept = self.rows
+        self.seen_twice += [note for note in manifest["seen_twice"] if note["same_as"] in kept]
+        self.conflicts += [note for note in manifest["label_conflicts"] if note["image_id"] in kept]
+        self.joined += [note for note in manifest["joined_ids"] if note["image_id"] in kept]
+        for source in manifest["sources"]:
+            name = source["name"]
+            self._remember(row for row in kept.values() if source_name(row["source"]) == name)
+
+    def labels(self) -> pd.DataFrame:
+        """Return the labels table, sorted by image id."""
+        frame = pd.DataFrame([self.rows[name] for name in sorted(self.rows)], columns=LABEL_COLUMNS)
+        text = [column for column in LABEL_COLUMNS if column != "age_years"]
+        return frame.astype(dict.fromkeys(text, "str") | {"age_years": "float64"})
+
+    def _copy(
+        self, image_ids: Sequence[str], files: Mapping[str, str], read: Callable[[str], bytes]
+    ) -> dict[str, str]:
+        """Copy the files that are new; return image id -> sha256 of every file that is there."""
+        present = [image_id for image_id in image_ids if image_id in files]
+
+        def take(image_id: str) -> str:
+            data = read(files[image_id])
+            sha256 = hashlib.sha256(data).hexdigest()
+            known = sha256 in self.forbidden or sha256 in self._first_with
+            if not known and not self._has_file(image_id):
+                suffix = PurePosixPath(files[image_id]).suffix.lower()
+                (self.images / f"{image_id}{suffix}").write_bytes(data)
+            return sha256
+
+        hashes: dict[str, str] = {}
+        progress = ProgressPrinter("ingest", len(present), "images")
+        with disk_full_as_error(self.images), ThreadPoolExecutor(_THREADS) as pool:
+            try:
+                for image_id, sha256 in zip(present, pool.map(take, present), strict=True):
+                    hashes[image_id] = sha256
+                    progress.add()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        return hashes
+
+    def _check_ids(self, name: str, hashes: Mapping[str, str]) -> None:
+        clash = [
+            image_id
+            for image_id, sha256 in hashes.items()
+            if self._has_file(image_id) and self.rows[image_id]["sha256"] != sha256
+        ]
+        if clash:
+            raise SourceError(
+                f"{len(clash)} image ids belong to other pictures in an earlier source, "
+                f"such as {clash[0]} (from {self.rows[clash[0]]['source']})",
+                where=f"source {name}",
+                fix=f"give the source an option `prefix: {name}-` in params.yaml if these are "
+                "other pictures; if they are the same ones stored anew, drop one of the sources",
+            )
+
+    def _has_file(self, image_id: str) -> bool:
+        row = self.rows.get(image_id)
+        return row is not None and not _is_missing(row["sha256"])
+
+    def _first(self, row: Row) -> Row | None:
+        """Return the row of an earlier source that is the same picture."""
+        by_bytes = self._first_with.get(row["sha256"] or "")
+        return self.rows.get(by_bytes or row["image_id"])
+
+    def _remember(self, rows: Iterable[Row]) -> None:
+        for row in sorted(rows, key=lambda row: str(row["image_id"])):
+            if not _is_missing(row["sha256"]) and row["sha256"] != _EMPTY_FILE:
+                self._first_with.setdefault(row["sha256"], row["image_id"])
+
+    def _rename(self) -> None:
+        """Give joined lesions and patients their first name in every row."""
+        for column in ID_COLUMNS:
+            names = _first_names([link for link in self.joined if link["column"] == column])
+            for row in self.rows.values() if names else ():
+                row[column] = names.get(row[column], row[column])
+
+    def _merge(self, row: Row, first: Row) -> None:
+        """Note that `row` is an image that is there already as `first`."""
+        self._note_seen(row, first, "the same bytes" if row["sha256"] else "the same image id")
+        if _is_missing(first["sha256"]):
+            first["sha256"] = row["sha256"]
+        if row["diagnosis"] != first["diagnosis"]:
+            self.conflicts.append(
+                {
+                    "image_id": first["image_id"],
+                    "diagnosis": first["diagnosis"],
+                    "source": first["source"],
+                    "other_image_id": row["image_id"],
+                    "other_diagnosis": row["diagnosis"],
+                    "other_source": row["source"],
+                }
+            )
+        for column in ID_COLUMNS:
+            mine, other = first[column], row[column]
+            if _is_missing(mine):
+                first[column] = other
+            elif not _is_missing(other) and other != mine:
+                note = {"column": column, "kept": mine, "joined": other}
+                self.joined.append(note | {"image_id": first["image_id"]})
+
+    def _note_seen(self, row: Row, first: Row, why: str) -> None:
+        self.seen_twice.append(
+            {
+                "image_id": row["image_id"],
+                "source": row["source"],
+                "same_as": first["image_id"],
+                "same_as_source": first["source"],
+                "why": why,
+            }
+        )
+
+
+def source_name(source: str) -> str:
+    """Return a row's `source` without the part that it was given for (`name:test`)."""
+    return source.partition(":")[0]
+
+
+def _records(labels: pd.DataFrame) -> list[Row]:
+    ordered = labels.sort_values("image_id")
+    return cast("list[Row]", ordered.astype(object).where(ordered.notna(), None).to_dict("records"))
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and isnan(value))
+
+
+def _first_names(links: Sequence[Note]) -> dict[str, str]:
+    """Return id -> the first id that it is linked to, however indirectly."""
+    parent: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        while name in parent:
+            name = parent[name]
+        return name
+
+    for link in links:
+        kept, joined = top(link["kept"]), top(link["joined"])
+        if kept != joined:
+            parent[joined] = kept
+    return {name: top(name) for name in parent}

@@ -1,0 +1,94 @@
+"""Snapshots of the past: which of those that DVC holds have a given image, and in which commits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from components.layout import Layout
+
+
+@dataclass(frozen=True)
+class PastSnapshots:
+    """Where older snapshots may be.
+
+    Attributes
+    ----------
+    cached
+        Those in DVC's cache that have one of the images: `version` (DVC's hash of `data/raw`),
+        `commits` (abbreviated, newest first, whose `dvc.lock` names it) and `images` (ids).
+    remotes
+        Name and address of each DVC remote.
+    """
+
+    cached: list[dict[str, Any]]
+    remotes: list[str]
+
+
+def past_snapshots(layout: Layout, image_ids: Set[str]) -> PastSnapshots | None:
+    """Look for snapshots with one of the images; None where there is no DVC repository."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(layout.root)) as repo:
+            cache = Path(repo.cache.local.path)
+            remotes = {name: facts["url"] for name, facts in repo.config["remote"].items()}
+    except NotDvcRepoError:
+        return None
+    commits = _commits(layout)
+    cached = []
+    for listing in sorted(cache.glob("??/*.dir")):
+        images = sorted(image_ids & set(_images_in(listing)))
+        if images:
+            version = f"{listing.parent.name}{listing.name}"
+            known = commits.get(version, [])
+            cached.append({"version": version, "commits": known, "images": images})
+    return PastSnapshots(cached, [f"{name} {url}" for name, url in sorted(remotes.items())])
+
+
+def _images_in(listing: Path) -> Iterator[str]:
+    """Yield the image ids in a folder that DVC has versioned; none if it is no snapshot."""
+    paths = [entry["relpath"] for entry in json.loads(listing.read_text(encoding="utf-8"))]
+    if "manifest.json" in paths:
+        yield from (PurePosixPath(path).stem for path in paths if path.startswith("images/"))
+
+
+def _commits(layout: Layout) -> dict[str, list[str]]:
+    """Return version of `data/raw` -> the commits whose `dvc.lock` names it."""
+    history = _git(layout, "log", "--all", "--format=%h", "--", "dvc.lock") or ""
+    path = layout.raw.relative_to(layout.root).as_posix()
+    found: dict[str, list[str]] = {}
+    for commit in history.split():
+        text = _git(layout, "show", f"{commit}:./dvc.lock")
+        try:
+            stages = (YAML(typ="safe").load(text or "") or {}).get("stages", {})
+        except YAMLError:
+            continue  # a commit with a merge conflict in it
+        for output in stages.get("ingest", {}).get("outs", []):
+            if output["path"] == path:
+                found.setdefault(output["md5"], []).append(commit)
+    return found
+
+
+def _git(layout: Layout, *arguments: str) -> str | None:
+    """Return what Git says, or None where it fails (no repository, no such file)."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=layout.root,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

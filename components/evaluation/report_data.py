@@ -1,0 +1,123 @@
+"""What the report says of the data: snapshot, split, near-duplicates, checks, provenance."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from components.evaluation.report_pictures import joined_pairs, quarantined_images
+from components.layout import Layout
+from components.params import Params
+from components.splitting.groups import joined_only_by_pairs
+from components.splitting.summary import image_level_leak, split_summary
+from components.tables import read_table
+
+Document = dict[str, Any]
+_PROVENANCE = {"weights": "started from", "training": "training recipe"}
+
+
+def data_section(layout: Layout, seed: int) -> Document:
+    """Return the snapshot, the split, what was joined and what was left out."""
+    manifest = read_document(layout.manifest)
+    labels, splits = read_table(layout.labels), read_table(layout.splits)
+    pairs, quarantine = read_table(layout.pairs), read_table(layout.quarantine)
+    joined = joined_only_by_pairs(labels, pairs)
+    files = image_files(layout)
+    return {
+        "synthetic": bool(manifest["synthetic"]),
+        "sources": manifest["sources"],
+        "content_id": manifest["content_id"],
+        "num_images": len(labels),
+        "split": split_summary(splits, labels),
+        "image_level_leak": image_level_leak(splits, labels, seed),
+        "num_pairs": len(pairs),
+        "num_joined": len(joined),
+        "evidence": pairs["evidence"].value_counts().sort_index().to_dict(),
+        "joined": joined_pairs(joined, files),
+        "left_out": _left_out(splits),
+        "quarantined": quarantined_images(quarantine, files),
+        "checks": _checks(layout),
+    }
+
+
+def _left_out(splits: pd.DataFrame) -> list[Document]:
+    """Return each reason with its images, the most frequent first."""
+    by_reason = splits.dropna(subset=["reason"]).groupby("reason")["image_id"].agg(sorted)
+    rows = [{"reason": str(reason), "image_ids": ids} for reason, ids in by_reason.items()]
+    return sorted(rows, key=lambda row: (-len(row["image_ids"]), row["reason"]))
+
+
+def _checks(layout: Layout) -> Document:
+    """Return how many expectations held, and those that did not."""
+    summary = read_document(layout.validation_report / "summary.json")
+    failed = [entry for entry in summary["expectations"] if not entry["success"]]
+    return {
+        "total": len(summary["expectations"]),
+        "failed": [
+            {
+                "name": entry.get("title") or entry["expectation"],
+                "severity": entry["severity"],
+                "observed": entry.get("observed"),
+                "num_offenders": entry.get("num_offenders", 0),
+                "offenders": entry.get("offenders", [])[:8],
+            }
+            for entry in failed
+        ],
+    }
+
+
+def provenance_rows(
+    params: Params, layout: Layout, candidate: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Return what a reader needs to find the same data, split and model again."""
+    rows = [
+        ("recipe", params.recipe),
+        ("seed of the split and the bootstrap", str(params.seed)),
+        ("seeds of the trainings", ", ".join(map(str, params.seeds))),
+        ("labels", _sha256(layout.labels)),
+        ("near-duplicates", _sha256(layout.pairs)),
+        ("quarantine", _sha256(layout.quarantine)),
+        ("splits", _sha256(layout.splits)),
+    ]
+    for member in candidate["members"]:
+        folder = layout.run(member["backbone"], member["seed"])
+        document = read_document(folder / "model.json")
+        name = f"{member['backbone']}-{member['seed']}"
+        rows += [(f"{name}: trained weights", own["sha256"]) for own in document["members"]]
+        rows += [
+            (f"{name}: {_PROVENANCE.get(key, key.replace('_', ' '))}", _plain(value))
+            for key, value in sorted(document.get("provenance", {}).items())
+            if key not in ("backbone", "seed")
+        ]
+    return rows
+
+
+def weights_origin(run_folder: Path) -> str | None:
+    """Return where a run's weights started from, as its training recorded it."""
+    provenance = read_document(run_folder / "model.json").get("provenance", {})
+    origin = (provenance.get("weights") or {}).get("origin")
+    return None if origin is None else str(origin)
+
+
+def image_files(layout: Layout) -> dict[str, Path]:
+    """Return the file of every image of the snapshot."""
+    return {path.stem: path for path in sorted(layout.images.iterdir())}
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_document(path: Path) -> Document:
+    """Return a JSON file."""
+    document: Document = json.loads(path.read_text(encoding="utf-8"))
+    return document

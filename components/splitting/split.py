@@ -1,0 +1,43 @@
+"""Stage `split`: divide the groups of the snapshot into train, validation and test."""
+
+from __future__ import annotations
+
+from components.layout import Layout
+from components.params import Params
+from components.splitting.assign import assign, check_parts
+from components.splitting.ledger import read_ledger
+from components.splitting.summary import split_summary
+from components.stage import run_stage
+from components.tables import (
+    LABEL_COLUMNS,
+    PAIR_COLUMNS,
+    PARTS,
+    QUARANTINE_COLUMNS,
+    read_table,
+    write_table,
+)
+
+
+def run(params: Params, layout: Layout) -> None:
+    """Write `data/splits.parquet`; it reads the ledger and never writes it."""
+    labels = read_table(layout.labels, LABEL_COLUMNS)
+    splits = assign(
+        labels,
+        read_table(layout.pairs, PAIR_COLUMNS),
+        read_table(layout.quarantine, QUARANTINE_COLUMNS),
+        read_ledger(layout.split_ledger),
+        params.split,
+        seed=params.seed,
+    )
+    check_parts(splits, labels, params.diagnoses.classes, params.split)
+    write_table(splits, layout.splits)
+    total = split_summary(splits, labels)[-1]
+    parts = ", ".join(
+        f"{part} {total[f'{part}_groups']} groups ({total[f'{part}_images']} images)"
+        for part in PARTS
+    )
+    print(f"split: {parts}; {total['left_out']} images left out", flush=True)
+
+
+if __name__ == "__main__":
+    run_stage("split", run)

@@ -1,0 +1,261 @@
+"""The training loop, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from components.backbones.inference import softmax
+from components.backbones.zoo import backbone
+from components.errors import TrainingError
+from components.training import augment, recipe
+from components.training.batches import Squares
+from components.training.checkpoint import Checkpoint
+from components.training.job import Job
+from components.training.losses import Loss, build_loss
+from components.training.progress import Reporter
+from components.training.ranks import Ranks
+from components.training.sampling import batches, class_quotas, draws, epoch_order
+
+if TYPE_CHECKING:
+    from components.backbones.heads import Classifier
+
+Floats = npt.NDArray[np.float64]
+_VALIDATION_BATCH = 64
+_GPU_STEPS_BETWEEN_CHECKS = 20  # looking at the loss makes a GPU wait
+
+
+@dataclass
+class Training:
+    """One training in flight: the job, the network, and all that a checkpoint holds of them."""
+
+    job: Job
+    model: Classifier
+    squares: Squares
+    device: torch.device
+    ranks: Ranks = field(default_factory=Ranks)
+    epoch: int = 0
+    """Epochs that are done."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    """The epoch (from 1) with the best validation balanced accuracy; the earlier one if equal."""
+    best_state: dict[str, torch.Tensor] = field(default_factory=dict)
+    clock: dict[str, float] = field(default_factory=dict)
+    """Wall-clock times of the first and the last step, for benchmarks; never in a result."""
+
+    def __post_init__(self) -> None:
+        job, params = self.job, self.job.params
+        self.num_images = params.epoch_images or len(job.train)
+        self.steps = batches(
+            self.num_images, params.batch_size, self.ranks.rank, self.ranks.world_size
+        )
+        recipe.freeze(self.model, params, job.backbone)
+        self.optimizer = recipe.build_optimizer(self.model, params, job.backbone)
+        self.schedule = recipe.Schedule(
+            self.optimizer, params.epochs * len(self.steps), params.warmup
+        )
+        self.average = self.new_average()
+        self.precision = recipe.choose_precision(params, job.backbone, self.device)
+        counts = np.bincount(job.train.labels, minlength=len(job.classes))
+        drawn = class_quotas(counts, params.sampling_power, self.num_images)
+        self.loss: Loss = build_loss(params, drawn, self.device)
+        self.one_hot = torch.eye(len(job.classes), device=self.device)
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """What computes gradients: the model, or its data-parallel wrapper."""
+        return recipe.data_parallel(self.model, self.ranks)
+
+    def new_average(self) -> recipe.MovingAverage | None:
+        """Return a moving average that starts from the model as it is; None if none is kept."""
+        decay = self.job.params.ema_decay
+        return recipe.MovingAverage(self.model, decay) if decay else None
+
+    @property
+    def judged_state(self) -> dict[str, torch.Tensor]:
+        """The weights that validation judges and the run keeps: averaged ones if asked for."""
+        return self.averaged or self.model.state_dict()
+
+    @property
+    def averaged(self) -> dict[str, torch.Tensor] | None:
+        """The averaged weights, if they are what is judged."""
+        return self.average.state if self.average else None
+
+    @property
+    def num_features(self) -> int:
+        """Length of the vector that the head gets."""
+        return backbone(self.job.backbone).num_features
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or early stopping ends the training."""
+        patience = self.job.params.early_stopping
+        stalled = patience is not None and self.epoch - self.best_epoch >= patience
+        return self.epoch >= self.job.params.epochs or stalled
+
+    def judge(self, logits: Floats, train_loss: float, rate: float) -> float:
+        """End an epoch with the validation part's `logits`; return their balanced accuracy."""
+        labels = self.job.validation.labels
+        score = balanced_accuracy(labels, logits)
+        self.epoch += 1
+        self.history.append(
+            {
+                "epoch": self.epoch,
+                "train_loss": train_loss,
+                "validation_loss": cross_entropy(labels, logits),
+                "validation_balanced_accuracy": score,
+                "learning_rate": rate,
+            }
+        )
+        best = self.history[self.best_epoch - 1] if self.best_epoch else None
+        if best is None or score > best["validation_balanced_accuracy"]:
+            self.best_epoch = self.epoch
+            self.best_state = {k: v.detach().clone() for k, v in self.judged_state.items()}
+        return score
+
+    def check(self, loss: float, epoch: int, step: int, rate: float) -> None:
+        """Raise `TrainingError` when `loss` is not a finite number."""
+        if not math.isfinite(loss):
+            raise _no_number(self.job, epoch + 1, step, rate)
+
+    def dropout_seed(self, epoch: int, rank: int) -> int:
+        """Seed of what the network itself draws in an epoch: the same after a resume."""
+        return int(np.random.SeedSequence((self.job.seed, epoch, rank)).generate_state(1)[0])
+
+    def to_checkpoint(self) -> Checkpoint:
+        """Return everything that the next epoch follows from."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best_state.items()}
+        tensors |= {f"average.{name}": value for name, value in (self.averaged or {}).items()}
+        tensors |= recipe.optimizer_tensors(self.optimizer)
+        facts = {"epoch": self.epoch, "best_epoch": self.best_epoch, "history": self.history}
+        return Checkpoint(tensors, facts)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to the state of `checkpoint`."""
+        tensors = checkpoint.tensors
+        self.model.load_state_dict(_below(tensors, "model."))
+        self.best_state = _below(tensors, "best.")
+        if self.average:
+            for name, value in _below(tensors, "average.").items():
+                self.average.state[name].copy_(value)
+        recipe.restore_optimizer(self.optimizer, tensors)
+        self.epoch = int(checkpoint.facts["epoch"])
+        self.best_epoch = int(checkpoint.facts["best_epoch"])
+        self.history = list(checkpoint.facts["history"])
+
+
+def fit(training: Training, keep: Callable[[Training], None]) -> None:
+    """Train until `training.finished`; call `keep` after every epoch.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not a number; every worker raises it at the same step.
+    """
+    reporter = Reporter(training.job, len(training.steps), silent=not training.ranks.is_first)
+    while not training.finished:
+        train_loss, rate = train_epoch(training, reporter)
+        score = training.judge(validate(training), train_loss, rate)
+        reporter.epoch_done(training.epoch, train_loss, score)
+        keep(training)
+
+
+def train_epoch(training: Training, reporter: Reporter) -> tuple[float, float]:
+    """Train for one epoch; return the mean loss and the largest learning rate that was used."""
+    job, params, epoch = training.job, training.job.params, training.epoch
+    order = epoch_order(
+        job.train.labels, params.sampling_power, training.num_images, job.seed, epoch
+    )
+    uniform = draws(job.seed, epoch, training.num_images, augment.NUM_DRAWS)
+    torch.manual_seed(training.dropout_seed(epoch, training.ranks.rank))
+    recipe.train_mode(training.model)
+    check_every = 1 if training.device.type == "cpu" else _GPU_STEPS_BETWEEN_CHECKS
+    total = torch.zeros((), device=training.device, dtype=torch.float64)
+    peak = 0.0
+    for step, (positions, num_together) in enumerate(training.steps):
+        done = epoch * len(training.steps) + step
+        rate = training.schedule.set(done)
+        peak = max(peak, rate)
+
+        chosen = order[positions]
+        images = augment.augmented(
+            training.squares[job.train.rows[chosen]],
+            torch.from_numpy(uniform[positions]).to(training.device),
+            job.preprocessing,
+            params,
+        )
+        targets = training.one_hot[torch.from_numpy(job.train.labels[chosen]).to(training.device)]
+        images, targets = augment.mixed(images, targets, uniform[positions[0]], params)
+
+        with recipe.autocast(training.device, training.precision):
+            logits = training.network(images)
+        # The mean over the images of all workers, who may have different numbers of them.
+        loss = training.loss(logits, targets).sum() / num_together
+        training.optimizer.zero_grad(set_to_none=True)
+        (loss * training.ranks.world_size).backward()  # type: ignore[no-untyped-call]
+        training.optimizer.step()
+        if training.average:
+            training.average.update(done)
+
+        training.clock.setdefault("first_step", time.time())
+        total += loss.detach() * num_together
+        if step % check_every == 0 or step + 1 == len(training.steps):
+            so_far = float(training.ranks.sum(np.array([total.item()]))[0])
+            training.check(so_far, epoch, step + 1, rate)
+            seen = sum(together for _, together in training.steps[: step + 1])
+            reporter.step_done(epoch, step + 1, seen, so_far / seen)
+    training.clock["last_step"] = time.time()
+    return so_far / training.num_images, peak
+
+
+def validate(training: Training) -> Floats:
+    """Return the logits `[N, C]` of the validation part, in the precision of the training."""
+    job, part = training.job, training.job.validation
+    logits = np.zeros((len(part), len(job.classes)))
+    mine = np.arange(len(part))[training.ranks.share(len(part))]
+    # Batch norm's statistics are those of each worker's own images: all take the first one's.
+    training.ranks.copy_from_first(training.judged_state.values())
+    training.model.eval()
+    with torch.inference_mode(), recipe.weights_of(training.model, training.averaged):
+        for start in range(0, len(mine), _VALIDATION_BATCH):
+            chosen = mine[start : start + _VALIDATION_BATCH]
+            images = job.preprocessing.to_input(training.squares[part.rows[chosen]])
+            with recipe.autocast(training.device, training.precision):
+                logits[chosen] = training.model(images).double().cpu().numpy()
+    return training.ranks.sum(logits)
+
+
+def balanced_accuracy(labels: npt.NDArray[np.int64], logits: Floats) -> float:
+    """Return the mean recall over the classes that `labels` has."""
+    correct = logits.argmax(axis=1) == labels
+    return float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
+
+
+def cross_entropy(labels: npt.NDArray[np.int64], logits: Floats) -> float:
+    """Return the mean negative log likelihood."""
+    likelihood = softmax(logits)[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(likelihood, 1e-300)).mean())
+
+
+def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _no_number(job: Job, epoch: int, step: int, rate: float) -> TrainingError:
+    return TrainingError(
+        f"the loss of {job.backbone} is no longer a number (epoch {epoch}, step {step}, "
+        f"learning rate {rate:.2g})",
+        where=f"training {job.name}",
+        fix=f"lower learning_rate (now {job.params.learning_rate:g}) below backbones."
+        f"{job.backbone} or training in params.yaml, or raise warmup (now {job.params.warmup:g})"
+        + ("; precision: fp32 may help, too" if job.params.precision != "fp32" else ""),
+    )
