@@ -1,0 +1,87 @@
+"""`use` and `retrain`: the main job."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from components.layout import Layout
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command()(use)
+    app.command()(retrain)
+
+
+def use(
+    recipe: Annotated[str, typer.Argument(help="A recipe in params/, such as ham10000.")],
+    source: Annotated[
+        list[str] | None, typer.Option(help="Where the data lies; give it again for more.")
+    ] = None,
+    backbones: Annotated[str, typer.Option(help="Comma-separated names.")] = "",
+    image_size: Annotated[int | None, typer.Option(help="Pixels, packed and trained.")] = None,
+    seeds: Annotated[str, typer.Option(help="Comma-separated numbers, one training each.")] = "",
+) -> None:
+    """Put params/RECIPE.yaml in place as params.yaml, with these values."""
+    from components.atomic import write_text
+    from components.dataset.fingerprint import refresh_sources
+    from components.params import load_params
+    from components.recipes import compose_recipe
+
+    layout = Layout.find()
+    before = layout.params.read_text(encoding="utf-8")
+    text, notes = compose_recipe(
+        layout,
+        recipe,
+        sources=source or (),
+        backbones=_names(backbones),
+        image_size=image_size,
+        seeds=_numbers(seeds),
+    )
+    write_text(layout.params, text)
+    try:
+        refresh_sources(load_params(layout.params), layout)
+    except BaseException:
+        write_text(layout.params, before)
+        raise
+    print(f"params.yaml is now the recipe {recipe}")
+    for note in notes:
+        print(f"  {note}")
+    print("next: lesionflow retrain")
+
+
+def retrain(
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("-S", "--set", help="key=value, written into params.yaml before the run."),
+    ] = None,
+) -> None:
+    """Bring everything up to date and promote the best model if it passes the gates."""
+    from components.params import load_params
+    from components.recipes import set_values
+    from flows.server import workspace_server
+
+    layout = Layout.find()
+    if set_:
+        for change in set_values(layout, set_):
+            print(f"params.yaml: {change}", flush=True)
+    load_params(layout.params)
+    with workspace_server(layout) as wait_until_it_answers:
+        from flows.outcome import print_outcome
+        from flows.retrain import retrain as retrain_flow
+
+        wait_until_it_answers()
+        print_outcome(layout, retrain_flow(layout.root))
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in _names(text)]
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r}: give whole numbers, such as 0,1,2") from error

@@ -1,0 +1,157 @@
+"""Stages linked into a run: submitted in the order of the graph, side by side where it allows."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectConcurrentFuture
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from components.errors import LesionflowError
+from components.layout import Layout
+from components.params import Params, load_params
+from tasks.graph import Stage, read_graph
+from tasks.stage import StageError, end_running_stages, run_stage
+
+
+class RunError(LesionflowError):
+    """Stages of a run failed; what the others did is kept."""
+
+    def __init__(self, failures: Sequence[BaseException]) -> None:
+        self.failures = tuple(failures)
+        first = next((each for each in failures if isinstance(each, StageError)), None)
+        super().__init__(
+            "\n".join(str(failure) for failure in failures),
+            where=first.stage if first else "the flow",
+            fix="mend it and run the same command again: what is done is not done twice",
+        )
+        self.code = first.code if first else 70
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  then: {self.fix}"
+
+
+def run_name() -> str:
+    """Name the present flow run by its day and data, such as `retrain 2026-11-20 ham10000@3f2a`."""
+    layout = Layout(Path(flow_run.parameters["workspace"]))
+    known = layout.sources.read_bytes() if layout.sources.is_file() else b""
+    today = datetime.now(UTC).date().isoformat()
+    recipe = load_params(layout.params).recipe
+    return f"{flow_run.flow_name} {today} {recipe}@{hashlib.sha256(known).hexdigest()[:4]}"
+
+
+def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
+    """Bring the stages of `kinds` (default: all) and what they wait for up to date.
+
+    Asks `dvc status` once. Returns the names of the stages that were out of date.
+
+    Raises
+    ------
+    RunError
+        At least one stage failed.
+    """
+    params = load_params(layout.params)
+    graph = read_graph(layout.root)
+    stages = graph.upto(kinds) if kinds else list(graph.stages.values())
+    stale = {stage.name for stage in stages} & graph.stale
+    trainings = [stage for stage in stages if stage.kind == "train" and stage.name in stale]
+    get_run_logger().info("%d of %d stages are out of date", len(stale), len(stages))
+    with training_cluster(params, needed=bool(trainings)) as environment:
+        run_stages(
+            stages,
+            stale,
+            workspace=layout.root,
+            environment=environment,
+            # One more than the trainings, so that the first one to end is evaluated meanwhile.
+            side_by_side=trainings_side_by_side(params, len(trainings)) + 1,
+        )
+    return stale
+
+
+def run_stages(
+    stages: Iterable[Stage],
+    stale: Iterable[str],
+    *,
+    workspace: Path,
+    environment: Mapping[str, str],
+    side_by_side: int,
+) -> None:
+    """Bring `stages` (in topological order) up to date.
+
+    A failed stage stops only what stands below it; the others are finished and kept.
+
+    Raises
+    ------
+    RunError
+        At least one stage failed.
+    """
+    todo = frozenset(stale)
+    futures: dict[str, PrefectConcurrentFuture[State]] = {}
+    try:
+        # First in, first out, upstream first: who waits never blocks what it waits for.
+        runner: ThreadPoolTaskRunner[State] = ThreadPoolTaskRunner(max_workers=side_by_side)
+        with runner:
+            for stage in stages:
+                futures[stage.name] = runner.submit(
+                    run_stage.with_options(name=stage.kind),
+                    parameters={
+                        "stage": stage,
+                        "stale": stage.name in todo,
+                        "workspace": workspace,
+                        "environment": dict(environment),
+                    },
+                    wait_for=[futures[name] for name in stage.upstream if name in futures],
+                )
+            for future in futures.values():
+                future.wait()
+    except BaseException:
+        end_running_stages()
+        raise
+    failures = [_failure(name, future) for name, future in futures.items()]
+    found = [failure for failure in failures if failure is not None]
+    if found:
+        raise RunError(found)
+
+
+def _failure(name: str, future: PrefectConcurrentFuture[State]) -> BaseException | None:
+    state = future.state
+    if not (state.is_failed() or state.is_crashed()):
+        return None
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, StageError):
+        return error
+    return StageError(name, str(error or state.message), 70)
+
+
+def trainings_side_by_side(params: Params, num_trainings: int) -> int:
+    """How many trainings fit at once: by CPU share on the local cluster, else all of them."""
+    if os.environ.get("RAY_ADDRESS"):
+        return max(1, num_trainings)
+    cores = params.cluster.num_cpus or os.cpu_count() or 1
+    recipes = [params.training_of(name) for name in params.backbones]
+    smallest = min(recipe.cpus_per_worker * recipe.num_workers for recipe in recipes)
+    return max(1, min(num_trainings, int(cores / smallest)))
+
+
+@contextmanager
+def training_cluster(params: Params, *, needed: bool) -> Iterator[Mapping[str, str]]:
+    """Yield the environment that takes the trainings to one shared Ray cluster.
+
+    `RAY_ADDRESS` set: that cluster. Otherwise a local one on 127.0.0.1, started only if there is
+    something to train, and gone afterwards.
+    """
+    if not needed or os.environ.get("RAY_ADDRESS"):
+        yield {}
+        return
+    from components.cluster import local_cluster
+
+    with local_cluster(params.cluster.num_cpus) as environment:
+        yield environment

@@ -1,0 +1,40 @@
+"""The whole job: from the sources to the champion.
+
+Runs on a schedule or by `lesionflow retrain`. Looks at the sources, brings every stage of
+`dvc.yaml` up to date (the trainings side by side on one Ray cluster), writes the split's ledger,
+and promotes the best model if it passes the gates.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from components.dataset.fingerprint import refresh_sources
+from components.layout import Layout
+from components.params import load_params
+from flows.pipeline import run_name
+from flows.promote import finish
+from flows.workspace import exclusive
+
+
+@flow(name="retrain", flow_run_name=run_name, persist_result=False)
+def retrain(workspace: Path) -> dict[str, Any]:
+    """Bring everything up to date in `workspace` and promote the best model.
+
+    Returns
+    -------
+    dict
+        `done`: names of the stages that were out of date; `decision`: the promotion's record.
+
+    Raises
+    ------
+    RunError
+        Stages failed; what was done is kept, and the same call goes on from there.
+    """
+    layout = Layout(workspace)
+    with exclusive(layout):
+        refresh_sources(load_params(layout.params), layout)
+        return finish(layout)

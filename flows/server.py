@@ -1,0 +1,151 @@
+"""Which Prefect server a command talks to; settled before Prefect is imported.
+
+`PREFECT_API_URL` set: that server. Otherwise the one that `lesionflow ui` started in this
+workspace, when it answers; else a temporary one over the same database, so that a later
+`lesionflow ui` shows what ran without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.errors import ResourceError
+from components.layout import Layout
+
+_TASK_LINE = "%(asctime)s  %(task_run_name)s  %(message)s"
+_FLOW_LINE = "%(asctime)s  %(flow_run_name)s  %(message)s"
+
+
+def settle_server(layout: Layout) -> None:
+    """Set Prefect's environment for this process and what it starts."""
+    defaults = {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": _TASK_LINE,
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": _FLOW_LINE,
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": "%H:%M:%S",
+    }
+    if "PREFECT_API_URL" not in os.environ:
+        home = Path(os.environ.get("PREFECT_HOME", prefect_home(layout)))
+        home.mkdir(parents=True, exist_ok=True)  # Prefect makes no parents, and then cannot start
+        defaults["PREFECT_HOME"] = str(home)
+        running = running_server(layout)
+        if running is not None:
+            defaults["PREFECT_API_URL"] = f"{running}/api"
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
+    """Settle which server to use; start a temporary one if there is none.
+
+    Prefect would start one itself, but only when asked for the first time, and would import the
+    whole server into this process for it. This one starts at once, beside the imports: call what
+    is yielded before the first flow.
+
+    Raises
+    ------
+    ResourceError
+        The temporary server did not start (from the yielded function).
+    """
+    settle_server(layout)
+    if "PREFECT_API_URL" in os.environ:
+        yield lambda: None
+        return
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    log = prefect_home(layout) / "temporary-server.log"
+    with log.open("wb") as lines:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "flows.temporary_server", str(port)],
+            env={**os.environ, "PREFECT_UI_API_URL": f"{url}/api"},
+            stdin=subprocess.PIPE,
+            stdout=lines,
+            stderr=lines,
+            start_new_session=True,  # Ctrl-C goes to us; the last states must still be written
+        )
+    os.environ["PREFECT_API_URL"] = f"{url}/api"
+    try:
+        yield lambda: wait_for_server(url, server, log)
+        _flush_logs()
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        assert server.stdin is not None
+        server.stdin.close()
+        try:
+            server.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def wait_for_server(url: str, server: subprocess.Popen[bytes], log: Path | None = None) -> None:
+    """Return when the server at `url` answers.
+
+    Raises
+    ------
+    ResourceError
+        It ended, or two minutes are over.
+    """
+    end = time.monotonic() + 120
+    while not answers(url):
+        if server.poll() is not None or time.monotonic() > end:
+            raise ResourceError(
+                "the Prefect server did not start",
+                where=str(log or url),
+                fix="read what it wrote there; `lesionflow doctor` knows the usual causes",
+            )
+        time.sleep(0.1)
+
+
+def _flush_logs() -> None:
+    """Send what Prefect still holds back while there is somebody to take it."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=10)
+    EventsWorker.drain_all(timeout=10)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def prefect_home(layout: Layout) -> Path:
+    """Folder of the workspace's own Prefect database."""
+    return layout.state / "prefect"
+
+
+def server_file(layout: Layout) -> Path:
+    """Where `lesionflow ui` writes the address that it serves."""
+    return prefect_home(layout) / "server.json"
+
+
+def running_server(layout: Layout) -> str | None:
+    """Return the address of the server that `lesionflow ui` started here, if it answers."""
+    try:
+        url = str(json.loads(server_file(layout).read_text(encoding="utf-8"))["url"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return url if answers(url) else None
+
+
+def answers(url: str) -> bool:
+    """Whether a Prefect server answers at `url` (such as `http://127.0.0.1:4200`)."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/health", timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False

@@ -1,0 +1,151 @@
+"""What a stage wrote, shown in the Prefect UI: tables, progress, pictures, links."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from components.layout import Layout
+from components.progress import Progress
+
+UPDATE_SECONDS = 2.0
+"""Least time between two updates of one progress artifact; each is a call to the server."""
+
+
+def artifact_key(name: str) -> str:
+    """Turn `train@vit_b_16-0` into a key that Prefect accepts (`train-vit-b-16-0`)."""
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
+
+
+class ProgressArtifact:
+    """The progress bar of one stage; it exists from the stage's first line of progress on."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._id: UUID | None = None
+        self._last = 0.0
+
+    def update(self, progress: Progress) -> None:
+        """Show `progress`, at most once in `UPDATE_SECONDS`."""
+        now = time.monotonic()
+        if now - self._last < UPDATE_SECONDS:
+            return
+        self._last = now
+        share = 100.0 * progress.done / max(progress.total, 1)
+        description = f"{self._stage}: {progress.done}/{progress.total} {progress.unit}"
+        self._show(share, f"{description} {progress.detail}".strip())
+
+    def finish(self) -> None:
+        """Show that the stage is done, if it ever showed progress."""
+        if self._id is not None:
+            self._show(100.0, f"{self._stage}: done")
+
+    def _show(self, share: float, description: str) -> None:
+        if self._id is None:
+            created = create_progress_artifact(
+                progress=share, key=artifact_key(self._stage), description=description
+            )
+            self._id = created if isinstance(created, UUID) else None
+        else:
+            update_progress_artifact(self._id, progress=share, description=description)
+
+
+def publish(kind: str, layout: Layout) -> None:
+    """Create the artifacts of a stage that was just brought up to date."""
+    publisher = _PUBLISHERS.get(kind)
+    if publisher is not None:
+        publisher(layout)
+
+
+def publish_decision(rows: list[dict[str, Any]], verdict: str) -> None:
+    """Show the promotion decision: every gate with its value, bound and verdict."""
+    create_table_artifact(table=rows, key="promotion", description=verdict)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _snapshot(layout: Layout) -> None:
+    manifest = _read(layout.manifest)
+    rows = [{"diagnosis": name, "images": count} for name, count in manifest["counts"].items()]
+    synthetic = " SYNTHETIC pictures, no patient." if manifest.get("synthetic") else ""
+    create_table_artifact(
+        table=rows,
+        key="snapshot",
+        description=(
+            f"{manifest['num_images']} images, content {manifest['content_id'][:12]}.{synthetic}"
+        ),
+    )
+
+
+def _validation(layout: Layout) -> None:
+    from components.validation.summary import summary_rows
+
+    summary = _read(layout.validation_report / "summary.json")
+    docs = layout.validation_report / "docs" / "index.html"
+    create_table_artifact(
+        table=summary_rows(summary),
+        key="validation",
+        description=(
+            f"{summary['num_quarantined']} of {summary['num_images']} images quarantined. "
+            f"Data Docs: {docs.as_uri()}"
+        ),
+    )
+
+
+def _split(layout: Layout) -> None:
+    from components.splitting.summary import split_summary
+    from components.tables import read_table
+
+    rows = split_summary(read_table(layout.splits), read_table(layout.labels))
+    create_table_artifact(table=rows, key="split", description="Images and groups per part.")
+
+
+def _leaderboard(layout: Layout) -> None:
+    from components.evaluation.ranking import leaderboard_rows
+
+    create_table_artifact(
+        table=leaderboard_rows(_read(layout.leaderboard)),
+        key="leaderboard",
+        description="Ranked on validation; test is shown for the reader and the gates only.",
+    )
+
+
+def _report(layout: Layout) -> None:
+    create_markdown_artifact(
+        markdown=(
+            f"# Report\n\n[{layout.report.name}]({layout.report.as_uri()})\n\n"
+            "Research software, no medical device.\n\n"
+            + "\n\n".join(_picture(path) for path in sorted(layout.plots.glob("confusion*.png")))
+        ),
+        key="report",
+        description="Where the report lies, and the winner's confusion matrix.",
+    )
+
+
+def _picture(path: Path) -> str:
+    """Return a PNG as Markdown that needs no file server: the UI runs in a browser elsewhere."""
+    encoded = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f"![{path.stem}](data:image/png;base64,{encoded})"
+
+
+_PUBLISHERS: dict[str, Callable[[Layout], None]] = {
+    "ingest": _snapshot,
+    "validate": _validation,
+    "split": _split,
+    "rank": _leaderboard,
+    "report": _report,
+}

@@ -1,0 +1,115 @@
+"""The pipeline's graph as DVC sees it: stages, what each waits for, and which are out of date.
+
+`dvc.yaml` is the only place where the graph is declared; this reads it through DVC itself, so a
+matrix, a foreach or a variable means here what it means to `dvc repro`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import networkx
+
+from components.errors import ParamsError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its address (`train@resnet18-0`), the stages it waits for, why it is stale."""
+
+    name: str
+    upstream: tuple[str, ...]
+    changes: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """Name in `dvc.yaml`, without the matrix item."""
+        return self.name.partition("@")[0]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """All stages, generation by generation: what can run side by side stands together."""
+
+    stages: Mapping[str, Stage]
+
+    @cached_property
+    def stale(self) -> frozenset[str]:
+        """Stages that changed or stand below a change; all others are up to date."""
+        stale: set[str] = set()
+        for stage in self.stages.values():
+            if stage.changes or not stale.isdisjoint(stage.upstream):
+                stale.add(stage.name)
+        return frozenset(stale)
+
+    def upto(self, kinds: Iterable[str]) -> list[Stage]:
+        """Return the stages of `kinds` and all that they wait for, in topological order."""
+        wanted = {name for name, stage in self.stages.items() if stage.kind in set(kinds)}
+        for stage in reversed(list(self.stages.values())):
+            if stage.name in wanted:
+                wanted.update(stage.upstream)
+        return [stage for stage in self.stages.values() if stage.name in wanted]
+
+
+def read_graph(root: Path) -> Graph:
+    """Read graph and status of the workspace at `root` (one `dvc status`).
+
+    Raises
+    ------
+    ParamsError
+        DVC cannot read `dvc.yaml` or `dvc.lock`, or the folder is no DVC repository.
+    """
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            edges = networkx.DiGraph(
+                (_name(stage.addressing), _name(needed.addressing))
+                for stage, needed in repo.index.graph.edges
+            )
+            edges.add_nodes_from(_name(stage.addressing) for stage in repo.index.stages)
+            status = {_name(address): why for address, why in repo.status().items()}
+    except DvcException as error:
+        raise ParamsError(
+            f"DVC cannot read the pipeline: {error}",
+            where=str(root / "dvc.yaml"),
+            fix="mend what is named above; `git diff dvc.yaml dvc.lock` shows what changed",
+        ) from error
+    generations = networkx.topological_generations(edges.reverse())
+    order = [name for generation in generations for name in sorted(generation)]
+    return Graph(
+        {
+            name: Stage(name, tuple(sorted(edges.successors(name))), _reasons(status.get(name, [])))
+            for name in order
+        }
+    )
+
+
+def _name(address: str) -> str:
+    """Drop the path that DVC puts before a stage when the current folder is another one."""
+    return address.rpartition(":")[2]
+
+
+def _reasons(status: Iterable[object]) -> tuple[str, ...]:
+    """Flatten DVC's status of one stage into lines such as `params.yaml: modified`."""
+    reasons: list[str] = []
+    for item in status:
+        if not isinstance(item, Mapping):
+            reasons.append(str(item))
+            continue
+        for what, details in item.items():
+            changed = details if isinstance(details, Mapping) else {what: details}
+            reasons += [f"{path}: {_state(state)}" for path, state in changed.items()]
+    return tuple(sorted(reasons))
+
+
+def _state(state: object) -> str:
+    if isinstance(state, Mapping):
+        return ", ".join(f"{key} {value}" for key, value in sorted(state.items()))
+    return str(state)

@@ -1,0 +1,50 @@
+"""The steps after the report, as Prefect tasks: what to remember, and the promotion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from components.layout import Layout
+from components.params import load_params
+from tasks.artifacts import publish_decision
+
+
+@task(name="remember", task_run_name="remember", cache_policy=NO_CACHE, persist_result=False)
+def remember(workspace: Path) -> tuple[str, ...]:
+    """Write down what the next run must know: the split's ledger, the snapshot's profile.
+
+    Returns
+    -------
+    tuple of str
+        The stages that read what was written. Neither gives another result for it: the ledger
+        holds the parts that the split has just given, and a snapshot is never its own reference.
+    """
+    from components.splitting.ledger import append
+    from components.tables import read_table
+    from components.validation.reference import remember_profile
+
+    layout = Layout(workspace)
+    readers = []
+    if remember_profile(layout):
+        readers.append("validate")
+    added = append(layout.split_ledger, read_table(layout.splits), read_table(layout.labels))
+    if added:
+        get_run_logger().info("%d new images keep their part from now on", added)
+        readers.append("split")
+    return tuple(readers)
+
+
+@task(name="promote", task_run_name="promote", cache_policy=NO_CACHE, persist_result=False)
+def promote_best(workspace: Path) -> dict[str, Any]:
+    """Hold the candidate against the gates and the champion; promote it if it passes."""
+    from components.registry.promote import decision_rows, promote_candidate
+
+    layout = Layout(workspace)
+    decision = promote_candidate(load_params(layout.params), layout)
+    publish_decision(decision_rows(decision), decision.reason)
+    get_run_logger().info("%s", decision.reason)
+    return decision.as_dict()

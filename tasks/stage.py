@@ -1,0 +1,163 @@
+"""One DVC stage as one Prefect task: brought up to date in a subprocess, watched line by line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from components.errors import LesionflowError
+from components.layout import Layout
+from components.progress import Progress
+from components.stage import BUG_EXIT_CODE, FLOW_PID, read_stage_error
+from tasks.artifacts import ProgressArtifact, publish
+from tasks.graph import Stage
+
+_running: set[subprocess.Popen[str]] = set()
+_running_lock = threading.Lock()
+
+
+class StageError(LesionflowError):
+    """A stage failed; carries the message and the exit code that the stage left."""
+
+    def __init__(self, stage: str, message: str, exit_code: int) -> None:
+        super().__init__(message, where=stage, fix="")
+        self.stage = stage
+        self.code = exit_code
+
+    def __str__(self) -> str:
+        return f"stage {self.stage} failed: {self.what}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return StageError, (self.stage, self.what, self.code)
+
+
+@task(task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)
+def run_stage(
+    stage: Stage, *, stale: bool, workspace: Path, environment: Mapping[str, str]
+) -> State:
+    """Bring one stage up to date; DVC decides whether that means work.
+
+    Parameters
+    ----------
+    stage
+        The stage, as DVC names it.
+    stale
+        False: DVC's status said that there is nothing to do, so nothing is started.
+    workspace
+        Folder that holds `dvc.yaml`.
+    environment
+        Variables for the stage on top of this process' own (the Ray cluster).
+
+    Raises
+    ------
+    StageError
+        The stage failed; what it had done before is kept.
+    """
+    if not stale:
+        return Completed(name="Cached", message="nothing changed since the last run")
+    logger = get_run_logger()
+    logger.info("%s", _why(stage))
+    layout = Layout(workspace)
+    layout.stage_error(stage.name).unlink(missing_ok=True)
+    tail: deque[str] = deque(maxlen=30)
+    progress = ProgressArtifact(stage.name)
+    with _subprocess(stage.name, workspace, environment) as process:
+        assert process.stdout is not None
+        for line in map(str.rstrip, process.stdout):
+            seen = Progress.parse(line)
+            if seen is not None:
+                progress.update(seen)
+                detail = f" · {seen.detail}" if seen.detail else ""
+                logger.info("%s: %d/%d %s%s", seen.what, seen.done, seen.total, seen.unit, detail)
+            elif line:
+                tail.append(line)
+                logger.info("%s", line)
+        code = process.wait()
+    if code != 0:
+        raise _stage_error(stage.name, layout, list(tail), code)
+    progress.finish()
+    publish(stage.kind, layout)
+    return Completed(message="brought up to date")
+
+
+def _why(stage: Stage) -> str:
+    if not stage.changes:
+        return "stands below a change"
+    more = f" and {len(stage.changes) - 3} more" if len(stage.changes) > 3 else ""
+    return "; ".join(stage.changes[:3]) + more
+
+
+def _stage_error(stage: str, layout: Layout, tail: list[str], code: int) -> StageError:
+    left = read_stage_error(layout.stage_error(stage))
+    if left is not None:
+        return StageError(stage, str(left["message"]), int(left["exit_code"]))
+    last = "\n".join(tail[-10:])
+    return StageError(stage, f"DVC ended with exit code {code}:\n{last}", BUG_EXIT_CODE)
+
+
+@contextmanager
+def _subprocess(
+    stage: str, workspace: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[str]]:
+    """Run `dvc repro` of one stage, in a session of its own so that it can be ended as a whole."""
+    python = Path(sys.executable)
+    own = {
+        # The stages' `cmd: python …` must find this environment's interpreter.
+        "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "PYTHONUNBUFFERED": "1",
+        "DVC_NO_ANALYTICS": "1",
+        FLOW_PID: str(os.getpid()),
+    }
+    command = [str(python), "-m", "dvc", "--wait-for-lock", "repro", "-q", "--single-item", stage]
+    process = subprocess.Popen(
+        command,
+        cwd=workspace,
+        env={**os.environ, **own, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    with _running_lock:
+        _running.add(process)
+    try:
+        yield process
+    finally:
+        end_process_group(process)
+        with _running_lock:
+            _running.discard(process)
+
+
+def end_process_group(process: subprocess.Popen[str], grace_seconds: float = 10) -> None:
+    """End a stage and everything that it started: ask first, then kill."""
+    import signal
+
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            return
+        try:
+            os.killpg(process.pid, how)
+            process.wait(timeout=grace_seconds)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+def end_running_stages() -> None:
+    """End every stage that this process started (the flow was cancelled or interrupted)."""
+    with _running_lock:
+        running = list(_running)
+    for process in running:
+        end_process_group(process)
