@@ -1,0 +1,59 @@
+"""Stage `profile`: counts that can be checked by hand, and times that are times."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components.backbones.saved import load_model
+from components.evaluation import profile
+from components.evaluation.profile import _multiply_adds
+from components.layout import Layout
+
+
+def test_a_profile_has_size_work_and_latency(trained: Any, tmp_path: Path) -> None:
+    layout = Layout(Path(shutil.copytree(trained.layout.root, tmp_path / "workspace")))
+    threads = torch.get_num_threads()
+    profile.run(trained.params, layout, trained.backbone)
+    document = json.loads(layout.profile(trained.backbone).read_text())
+    weights = layout.run(trained.backbone, 0) / "model.safetensors"
+    assert document["backbone"] == trained.backbone
+    assert document["size_bytes"] == weights.stat().st_size
+    # MobileNetV2 without its head has 2,223,872 parameters; the head 1280 × 7 + 7.
+    assert document["num_parameters"] == 2_223_872 + 1280 * 7 + 7
+    latency = document["latency_ms"]["cpu_batch1"]
+    assert 0 < latency["median"] <= latency["p95"] < 10_000
+    assert document["machine"]["cpu"] and document["machine"]["cpu_threads"] == 1
+    assert torch.get_num_threads() == threads
+
+
+def test_multiply_adds_are_counted_once(trained: Any) -> None:
+    """A convolution and a linear layer, counted by hand."""
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(3, 8, kernel_size=3, padding=1)
+            self.linear = torch.nn.Linear(8, 7)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.linear(self.convolution(images).mean(dim=(2, 3)))
+
+    model = load_model(trained.layout.run(trained.backbone, 0), device="cpu")
+    model.networks = (Network(),)  # type: ignore[assignment]
+    assert _multiply_adds(model) == 32 * 32 * 3 * 3 * 3 * 8 + 8 * 7
+
+
+def test_the_published_count_of_mobilenet_v2_is_met(trained: Any) -> None:
+    model = load_model(trained.layout.run(trained.backbone, 0), device="cpu")
+    member = model.file.members[0]
+    bigger = member.preprocessing.model_copy(update={"image_size": 224})
+    members = (member.model_copy(update={"preprocessing": bigger}),)
+    model.file = model.file.model_copy(update={"members": members})
+    # torchvision publishes 0.30 G multiply-adds at 224 px (with 1,000 classes).
+    assert _multiply_adds(model) == pytest.approx(0.3e9, rel=0.02)

@@ -1,0 +1,296 @@
+"""The report of a small workspace: real stages around it, made-up predictions in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from components.atomic import write_json, write_text
+from components.backbones.preprocess import Preprocessing
+from components.backbones.saved import Member, ModelFile, save_model
+from components.backbones.zoo import create_backbone
+from components.dataset import ingest, measure
+from components.dataset.fingerprint import refresh_sources
+from components.evaluation import rank, report
+from components.evaluation.evaluate import part_table, write_evaluation
+from components.layout import Layout
+from components.params import Params, parse_params, read_yaml
+from components.splitting import split
+from components.tables import (
+    PAIR_COLUMNS,
+    QUARANTINE_COLUMNS,
+    probability_columns,
+    read_table,
+    write_table,
+)
+
+SKILL = {"mobilenet_v3_large": 1.6, "resnet18": 0.8}
+
+
+def small_params(repo: Path, source: dict[str, object], seeds: list[int]) -> Params:
+    """Return the quickstart recipe at 32 pixels with other sources and seeds."""
+    document = read_yaml(repo / "params" / "quickstart.yaml")
+    document |= {"sources": [source], "seeds": seeds, "backbones": {name: {} for name in SKILL}}
+    document["pack"]["image_size"] = 32
+    document["evaluation"]["bootstrap_resamples"] = 100
+    return parse_params(document, where="the test's params")
+
+
+def build_workspace(root: Path, params: Params) -> Layout:
+    """Run everything but the trainings, the search for pairs and the checks."""
+    layout = Layout(root)
+    write_text(layout.withdrawn, "column,value\n")
+    refresh_sources(params, layout)
+    ingest.run(params, layout)
+    measure.run(params, layout)
+    labels = read_table(layout.labels)
+    quality = read_table(layout.quality)
+    broken = quality.loc[~quality["decodes"], "image_id"]
+    write_table(_pairs(labels[~labels["image_id"].isin(broken)]), layout.pairs)
+    reasons = [(name, "the file cannot be decoded") for name in broken]
+    write_table(pd.DataFrame(reasons, columns=list(QUARANTINE_COLUMNS)), layout.quarantine)
+    write_json(layout.validation_report / "summary.json", _summary(list(broken)))
+    split.run(params, layout)
+    for backbone in params.backbones:
+        for seed in params.seeds:
+            _train(params, layout, backbone, seed)
+        _profile(params, layout, backbone)
+    rank.run(params, layout)
+    return layout
+
+
+def _pairs(labels: pd.DataFrame) -> pd.DataFrame:
+    """Two pictures of one lesion, and two of different ones."""
+    same = labels[labels["lesion_id"] == labels["lesion_id"].value_counts().index[0]]
+    apart = labels.drop_duplicates("lesion_id")
+    apart = apart[apart["diagnosis"] == apart["diagnosis"].iloc[0]]
+    rows = [
+        (*sorted(frame["image_id"].iloc[:2]), "same spot", 0.93, inliers)
+        for frame, inliers in ((same, 61), (apart, 25))
+    ]
+    return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
+
+
+def _summary(broken: list[str]) -> dict[str, object]:
+    common = {"suite": "images", "expectation": "decodes", "title": "every image decodes"}
+    return {
+        "success": True,
+        "num_images": 100,
+        "num_quarantined": len(broken),
+        "expectations": [
+            common
+            | {"severity": "quarantine", "success": not broken, "observed": len(broken)}
+            | {"num_offenders": len(broken), "offenders": broken},
+            common | {"severity": "error", "success": True, "observed": 0, "offenders": []},
+        ],
+    }
+
+
+def _train(params: Params, layout: Layout, backbone: str, seed: int) -> None:
+    """Write a run with random weights and predictions of a given skill."""
+    import torch
+
+    torch.manual_seed(seed)
+    folder, classes = layout.run(backbone, seed), params.diagnoses.classes
+    preprocessing = Preprocessing.of(backbone, pack_size=32, fit="crop", image_size=32)
+    save_model(
+        folder,
+        [create_backbone(backbone, len(classes)).state_dict()],
+        ModelFile(
+            classes=classes,
+            malignant=params.diagnoses.malignant,
+            members=(
+                Member(file="model.safetensors", backbone=backbone, preprocessing=preprocessing),
+            ),
+            provenance={"weights": {"origin": "none", "sha256": None}, "seed": seed},
+        ),
+    )
+    epochs = np.arange(1, 6)
+    history = pd.DataFrame(
+        {
+            "epoch": epochs,
+            "train_loss": 2 * 0.7**epochs,
+            "validation_loss": 2 * 0.75**epochs + 0.1,
+            "validation_balanced_accuracy": 0.8 - 0.6 * 0.7**epochs,
+            "learning_rate": 1e-3,
+        }
+    )
+    write_table(history, folder / "history.csv")
+    tables = [_predict(part_table(layout, part), classes, backbone, seed) for part in rank.PARTS]
+    write_table(tables[0], folder / "validation.parquet")
+    write_evaluation(params, layout, layout.evaluation(backbone, seed), *tables)
+
+
+def _predict(
+    images: pd.DataFrame, classes: tuple[str, ...], backbone: str, seed: int
+) -> pd.DataFrame:
+    generator = np.random.default_rng([seed, len(backbone)])
+    truth = pd.Index(classes).get_indexer(pd.Index(images["diagnosis"]))
+    logits = generator.normal(size=(len(images), len(classes)))
+    logits[np.arange(len(images)), truth] += SKILL[backbone] * (1 + generator.random(len(images)))
+    powers = np.exp(1.8 * logits)
+    probabilities = pd.DataFrame(
+        powers / powers.sum(axis=1, keepdims=True), columns=probability_columns(classes)
+    )
+    return pd.concat([images, probabilities], axis=1)
+
+
+def _profile(params: Params, layout: Layout, backbone: str) -> None:
+    size = 1 + list(params.backbones).index(backbone)
+    write_json(
+        layout.profile(backbone),
+        {
+            "backbone": backbone,
+            "num_parameters": 4_000_000 * size,
+            "macs": 30_000_000 * size**2,
+            "size_bytes": 16_000_000 * size,
+            "latency_ms": {"cpu_batch1": {"median": 3.2 * size, "p95": 4.0 * size}},
+            "machine": {},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def params(repo: Path) -> Params:
+    source = {"kind": "synthetic", "uri": "synthetic:"}
+    return small_params(repo, source | {"options": {"lesions": 84, "image_size": 48}}, [0])
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory, params: Params) -> Layout:
+    """A workspace whose report is written."""
+    layout = build_workspace(tmp_path_factory.mktemp("report"), params)
+    report.run(params, layout)
+    return layout
+
+
+@pytest.fixture
+def page(layout: Layout) -> str:
+    return layout.report.read_text(encoding="utf-8")
+
+
+def test_the_page_is_one_file_that_needs_no_other(page: str) -> None:
+    addresses = re.findall(r'(?:src|href)="([^"]{1,40})', page)
+    assert addresses
+    assert all(one.startswith(("data:image/", "#")) for one in addresses)
+    assert not re.search(r"https?://|url\(|<script|@import", page)
+
+
+def test_synthetic_pictures_and_research_use_are_said_first(page: str) -> None:
+    body = page[page.index("<body>") :]
+    assert body.index("SYNTHETIC PICTURES") < body.index("no medical device") < body.index("<h1>")
+
+
+def test_the_same_input_gives_the_same_bytes(layout: Layout, params: Params, page: str) -> None:
+    plots = {path.name: path.read_bytes() for path in layout.plots.rglob("*") if path.is_file()}
+    shutil.rmtree(layout.plots)
+    layout.report.unlink()
+    report.run(params, layout)
+    again = {path.name: path.read_bytes() for path in layout.plots.rglob("*") if path.is_file()}
+    assert layout.report.read_text(encoding="utf-8") == page
+    assert again == plots
+
+
+def test_the_candidate_is_described_by_its_own_numbers(layout: Layout, page: str) -> None:
+    board = json.loads(layout.leaderboard.read_text())
+    member = board["candidate"]["members"][0]
+    metrics = layout.evaluation(member["backbone"], member["seed"]) / "metrics.json"
+    own = json.loads(metrics.read_text())
+    verdict = page[page.index('id="verdict"') : page.index('id="leaderboard"')]
+    assert f"{member['backbone']}-{member['seed']}" in verdict
+    assert f"{own['balanced_accuracy']:.3f}" in verdict
+    assert f"{own['per_class']['mel']['sensitivity']:.3f}" in verdict
+    low, high = own["intervals"]["balanced_accuracy"]
+    assert f"{low:.3f} – {high:.3f}" in verdict
+
+
+def test_every_backbone_has_its_row_and_its_section(page: str) -> None:
+    for name in SKILL:
+        assert page.count(f'<td class="left">{name}</td>') >= 1
+        assert f'alt="Learning curves of {name}"' in page
+
+
+def test_mistakes_are_real_mistakes_with_missed_cancers_first(page: str) -> None:
+    cards = re.findall(
+        r"<strong>(\w+)</strong> taken for <strong>(\w+)</strong>( <span class=\"tag alert\">)?",
+        page,
+    )
+    assert 1 <= len(cards) <= 8
+    assert all(truth != predicted for truth, predicted, _ in cards)
+    missed = [bool(tag) for _, _, tag in cards]
+    assert missed == sorted(missed, reverse=True)
+
+
+def test_what_was_left_out_or_joined_is_named(layout: Layout, page: str) -> None:
+    quarantined = read_table(layout.quarantine)["image_id"]
+    assert len(quarantined)
+    assert all(name in page for name in quarantined.head(12))
+    joined = read_table(layout.pairs).iloc[1]
+    assert f"{joined['image_id_a']} · {joined['image_id_b']}" in page
+    assert "25 matching points" in page
+
+
+def test_the_tables_for_dvc_plots_are_there(layout: Layout) -> None:
+    confusion = pd.read_csv(layout.plots / "confusion.csv")
+    board = json.loads(layout.leaderboard.read_text())
+    member = board["candidate"]["members"][0]
+    metrics = layout.evaluation(member["backbone"], member["seed"]) / "metrics.json"
+    accuracy = (confusion["diagnosis"] == confusion["predicted"]).mean()
+    assert accuracy == pytest.approx(json.loads(metrics.read_text())["accuracy"])
+    assert (layout.plots / "learning" / "resnet18-0.csv").is_file()
+    assert (layout.plots / "confusion.png").is_file()
+
+
+def test_an_ensemble_is_described_by_its_averaged_predictions(
+    layout: Layout, params: Params, tmp_path: Path
+) -> None:
+    for name in ("data", "runs", "evaluations"):
+        (tmp_path / name).symlink_to(layout.root / name)
+    board = json.loads(layout.leaderboard.read_text())
+    members = [{"backbone": name, "seed": 0, "weight": 1.0} for name in SKILL]
+    board["candidate"] |= {"kind": "greedy_ensemble", "members": members}
+    winner = report.winner_section(params, Layout(tmp_path), board)
+    tables = [read_table(layout.evaluation(name, 0) / "test.parquet") for name in SKILL]
+    columns = probability_columns(params.diagnoses.classes)
+    mean = sum(table[columns].to_numpy() for table in tables)
+    truth = pd.Index(params.diagnoses.classes).get_indexer(pd.Index(tables[0]["diagnosis"]))
+    num_wrong = int((mean.argmax(axis=1) != truth).sum())
+    assert winner["num_mistakes"] == num_wrong
+    accuracy = next(row["value"] for row in winner["headline"] if row["name"] == "Accuracy")
+    assert accuracy == f"{1 - num_wrong / len(truth):.3f}"
+
+
+def test_dvc_yaml_plots_columns_that_the_report_writes(layout: Layout, repo: Path) -> None:
+    confusion, learning = read_yaml(repo / "dvc.yaml")["plots"]
+    (own,) = confusion.values()
+    ((table, column),) = own["y"].items()
+    assert {own["x"], column} <= set(pd.read_csv(layout.root / table).columns)
+    ((folder, own),) = learning.items()
+    files = sorted((layout.root / folder).iterdir())
+    assert [path.stem for path in files] == sorted(f"{name}-0" for name in SKILL)
+    assert {own["x"], own["y"]} <= set(pd.read_csv(files[0]).columns)
+
+
+def test_hostile_ids_are_text(layout: Layout, params: Params) -> None:
+    context = {
+        "recipe": "<script>alert(1)</script>",
+        "winner": report.winner_section(params, layout, json.loads(layout.leaderboard.read_text())),
+        "leaderboard": {
+            "rows": [],
+            "num_first": 0,
+            "num_runs": 0,
+            "comparisons": [],
+            "figures": {},
+        },
+        "models": [],
+        "run_titles": [],
+        "data": report.data_section(layout, 0),
+        "provenance": [],
+    }
+    assert "<script>" not in report.render(context)

@@ -1,0 +1,115 @@
+"""The private cluster is ours alone and leaves nothing behind, whoever is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from components.cluster import connect, local_cluster
+from components.errors import ResourceError
+
+
+def ours(environment: dict[str, str]) -> list[psutil.Process]:
+    """Return the processes of a private cluster (its folder is on all their command lines)."""
+    folder = str(Path(environment["RAY_AUTH_TOKEN_PATH"]).parent)
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if folder in " ".join(process.cmdline()) or folder in process.environ().get(
+                "RAY_AUTH_TOKEN_PATH", ""
+            ):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def test_private_cluster_is_on_loopback_and_gone_afterwards() -> None:
+    with local_cluster(1) as environment:
+        assert environment["RAY_ADDRESS"].startswith("127.0.0.1:")
+        folder = Path(environment["RAY_AUTH_TOKEN_PATH"]).parent
+        assert folder.stat().st_mode & 0o077 == 0, "others can read the token"
+        assert ours(environment)
+    assert not folder.exists()
+    assert eventually(lambda: not ours(environment))
+
+
+STARTER = """
+import json, sys, time
+from components.cluster import local_cluster
+with local_cluster(1) as environment:
+    print(json.dumps(environment), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_cluster_goes_with_its_starter(end: signal.Signals) -> None:
+    import json
+
+    starter = subprocess.Popen([sys.executable, "-c", STARTER], stdout=subprocess.PIPE, text=True)
+    assert starter.stdout is not None
+    environment = json.loads(starter.stdout.readline())
+    folder = Path(environment["RAY_AUTH_TOKEN_PATH"]).parent
+    starter.send_signal(end)
+    starter.wait()
+    assert eventually(lambda: not ours(environment))
+    assert eventually(lambda: not folder.exists())
+
+
+@pytest.mark.slow
+def test_folder_of_a_cluster_that_was_killed_whole_is_swept_by_the_next() -> None:
+    starter = subprocess.Popen(["true"])
+    starter.wait()
+    left = Path(tempfile.mkdtemp(prefix=f"lesionflow-ray-{starter.pid}-", dir="/tmp"))
+    with local_cluster(1):
+        assert not left.exists()
+
+
+def test_address_that_does_not_answer_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
+    with pytest.raises(ResourceError, match="Ray Client") as raised, connect():
+        pass
+    assert "without ray://" in raised.value.fix
+
+
+def test_cluster_that_is_gone_is_one_clear_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    started = time.monotonic()
+    with pytest.raises(ResourceError, match="nobody answers there") as raised, connect():
+        pass
+    assert "unset RAY_ADDRESS" in raised.value.fix
+    assert time.monotonic() - started < 15
+
+
+ONE_AFTER_ANOTHER = """
+import ray, ray.train
+ray.init
+from components.cluster import connect, on_this_machine
+for _ in range(2):
+    with connect(1):
+        assert on_this_machine()
+        assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
+"""
+
+
+@pytest.mark.slow
+def test_process_that_knew_ray_before_connects_to_one_cluster_after_another() -> None:
+    subprocess.run([sys.executable, "-c", ONE_AFTER_ANOTHER], check=True, timeout=120)

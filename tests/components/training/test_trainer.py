@@ -1,0 +1,65 @@
+"""One training on a real Ray cluster; what goes wrong there is in test_faults.py."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.backbones.saved import load_model
+from components.dataset.pack import PackedImages
+from components.errors import ResourceError, TrainingError
+from components.training.job import HISTORY, PROBABILITIES, WEIGHTS, Job
+from components.training.loop import Training, fit
+from components.training.trainer import run_training
+
+MakeJob = Callable[..., Job]
+
+pytestmark = pytest.mark.usefixtures("connected")
+
+
+def test_training_on_ray_is_the_training_in_this_process(
+    make_job: MakeJob,
+    make_training: Callable[[Job], Training],
+    tmp_path: Path,
+) -> None:
+    job = make_job(epochs=2)
+    clock = run_training(job, tmp_path / "left")
+    order = ("submitted", "entered", "first_step", "last_step", "ended", "returned")
+    assert [clock[name] for name in order] == sorted(clock.values())
+
+    here = make_training(job)
+    fit(here, lambda _: None)
+    assert json.loads((tmp_path / "left" / HISTORY).read_text()) == here.history
+
+    model = load_model(tmp_path / "left", device="cpu")
+    state = model.networks[0].state_dict()
+    assert all((state[name] == value).all() for name, value in here.best_state.items())
+    packed = PackedImages.open(job.packed)
+    stored = np.load(tmp_path / "left" / PROBABILITIES)
+    expected = model.predict_proba(packed.images, rows=job.validation.rows)
+    np.testing.assert_array_equal(stored, expected)
+    assert not Path(job.checkpoints, job.identity).exists(), "checkpoints are left behind"
+
+
+def test_error_in_a_worker_arrives_as_it_was_raised(make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no longer a number") as raised:
+        run_training(make_job(learning_rate=1e30, warmup=0.0), tmp_path / "left")
+    assert "lower learning_rate" in raised.value.fix
+    assert not (tmp_path / "left" / WEIGHTS).exists()
+
+
+@pytest.mark.parametrize(
+    "asked", [{"cpus_per_worker": 64.0}, {"num_workers": 5, "cpus_per_worker": 1.0}]
+)
+def test_more_than_the_cluster_has_is_refused_at_once(
+    make_job: MakeJob, tmp_path: Path, asked: dict[str, float]
+) -> None:
+    with pytest.raises(ResourceError, match="the Ray cluster has 2 CPU on 1 node"):
+        run_training(make_job(**asked), tmp_path / "left")
+
+
+def test_gpus_that_are_not_there_are_refused_at_once(make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match=r"1 GPU each do not fit.*0 GPU"):
+        run_training(make_job(gpus_per_worker=1.0), tmp_path / "left")

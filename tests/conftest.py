@@ -1,0 +1,121 @@
+"""What all tests share: isolation from the user's home and clusters, a workspace, real data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+_WORKSPACE_PARTS = (
+    "components",
+    "flows",
+    "tasks",
+    "params",
+    "data",
+    "dvc.yaml",
+    "params.yaml",
+    ".dvcignore",
+    ".gitignore",
+    "pyproject.toml",
+)
+
+# Set before any test module imports an engine.
+os.environ.update(
+    {
+        "DO_NOT_TRACK": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+)
+# `dvc`, `lesionflow` and the stages' `python` are those of the environment that runs the tests,
+# activated or not.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+for name in ("RAY_ADDRESS", "PREFECT_API_URL", "PREFECT_HOME", "LESIONFLOW_WEIGHTS"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """Return the root of this checkout."""
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the folder with real images and weights, or skip the test."""
+    folder = Path(os.environ.get("LESIONFLOW_REAL_DATA", REPO.parent / "shared" / "data"))
+    if not (folder / "ham10000-mini").is_dir():
+        pytest.skip(f"no real data at {folder} (set LESIONFLOW_REAL_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def copy_workspace() -> Callable[[Path], Path]:
+    """Return a function that makes a fresh workspace: the tracked files, Git and DVC set up."""
+
+    def make(folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard", "-z", *_WORKSPACE_PARTS],
+            cwd=REPO,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for name in filter(None, listed.split("\0")):
+            if (REPO / name).is_file():
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(REPO / name, target)
+        # The ledger and the sources of the checkout may hold what somebody ran there.
+        for name in ("data/split_ledger.csv", "data/sources.json"):
+            tracked = subprocess.run(
+                ["git", "show", f"HEAD:{name}"], cwd=REPO, capture_output=True, check=False
+            )
+            if tracked.returncode == 0:
+                (folder / name).write_bytes(tracked.stdout)
+        for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+            subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _blank_workspace(
+    tmp_path_factory: pytest.TempPathFactory, copy_workspace: Callable[[Path], Path]
+) -> Path:
+    return copy_workspace(tmp_path_factory.mktemp("blank") / "workspace")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, _blank_workspace: Path) -> Path:
+    """Return a fresh workspace with the quickstart recipe, nothing run in it yet."""
+    return Path(shutil.copytree(_blank_workspace, tmp_path / "workspace"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep Prefect's database of this user out of the tests."""
+    home = tmp_path_factory.mktemp("prefect")
+    os.environ["PREFECT_HOME"] = str(home)
+    yield
+    os.environ.pop("PREFECT_HOME", None)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(_prefect_home: None) -> Iterator[None]:
+    """Run the session's flows against one temporary Prefect server."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield

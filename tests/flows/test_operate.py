@@ -1,0 +1,64 @@
+"""The UI is served on loopback, is found by later commands, and ends with its command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from components.layout import Layout
+from flows.server import answers, running_server
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_ui_is_found_while_it_runs_and_leaves_nothing_when_it_is_terminated(
+    workspace: Path, lesionflow: Command
+) -> None:
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    layout = Layout(workspace)
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_HOME"}
+    with subprocess.Popen(
+        ["lesionflow", "ui", "--port", str(port)],
+        cwd=workspace,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        end = time.monotonic() + 120
+        while running_server(layout) is None and time.monotonic() < end:
+            time.sleep(0.5)
+        assert running_server(layout) == url
+        assert "already served" in lesionflow(workspace, "ui", "--port", str(port)).stdout
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=30)
+    assert running_server(layout) is None
+    assert not answers(url)
+
+
+def test_status_tells_what_is_out_of_date_and_why(finished_copy: Path, lesionflow: Command) -> None:
+    assert "all 17 up to date" in lesionflow(finished_copy, "status").stdout
+    params = finished_copy / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    params.write_text(text.replace("resnet18: {}", "resnet18: {epochs: 3}"), encoding="utf-8")
+    told = lesionflow(finished_copy, "status").stdout
+    assert "5 of 17 out of date" in told
+    assert "train@resnet18-0: params.yaml: backbones.resnet18 modified" in told
+    assert "v0001" in told
+
+
+def test_doctor_finds_nothing_wrong_here(workspace: Path, lesionflow: Command) -> None:
+    done = lesionflow(workspace, "doctor")
+    assert "DVC reads the graph: 17 stages" in done.stdout
+    assert "BAD  params" not in done.stdout

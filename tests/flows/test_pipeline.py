@@ -1,0 +1,149 @@
+"""Stages run as DVC would run them; a failure names itself and spares what it need not touch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from flows.pipeline import RunError, run_stages
+from tasks.graph import read_graph
+from tasks.stage import end_running_stages
+
+GRAPH = """
+stages:
+  first:
+    cmd: python make.py first
+    deps: [make.py]
+    outs: [first.txt]
+  side:
+    matrix:
+      item: [left, right]
+    cmd: python make.py ${item.item}
+    deps: [first.txt]
+    outs:
+      - ${item.item}.txt
+  last:
+    cmd: python make.py last
+    deps: [left.txt, right.txt]
+    outs: [last.txt]
+"""
+MAKE = """
+import json, pathlib, sys, time
+name = sys.argv[1]
+with open("log.txt", "a") as log:
+    log.write(name + chr(10))
+print(f"progress {name}: 1/2 halves | loss 0.5", flush=True)
+if pathlib.Path(f"break-{name}").exists():
+    folder = pathlib.Path(".lesionflow/errors")
+    folder.mkdir(parents=True, exist_ok=True)
+    message = {"type": "SourceError", "message": f"{name} is broken", "exit_code": 2}
+    (folder / f"side@{name}.json").write_text(json.dumps(message))
+    sys.exit(2)
+if pathlib.Path(f"hang-{name}").exists():
+    time.sleep(600)
+pathlib.Path(f"{name}.txt").write_text(name)
+"""
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """Return a workspace with four stages that take no time."""
+    (tmp_path / "dvc.yaml").write_text(GRAPH, encoding="utf-8")
+    (tmp_path / "make.py").write_text(MAKE, encoding="utf-8")
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path
+
+
+def _run(workspace: Path) -> Any:
+    graph = read_graph(workspace)
+
+    @flow(name="toy")
+    def toy_flow() -> None:
+        run_stages(
+            graph.stages.values(),
+            graph.stale,
+            workspace=workspace,
+            environment={},
+            side_by_side=3,
+        )
+
+    return toy_flow()
+
+
+def _log(workspace: Path) -> list[str]:
+    return (workspace / "log.txt").read_text(encoding="utf-8").split()
+
+
+def test_every_stage_runs_once_in_the_order_of_the_graph(toy: Path) -> None:
+    _run(toy)
+    log = _log(toy)
+    assert log[0] == "first"
+    assert sorted(log[1:3]) == ["left", "right"]
+    assert log[3:] == ["last"]
+    assert read_graph(toy).stale == frozenset()
+
+
+def test_a_second_run_starts_no_subprocess_and_shows_cached(toy: Path) -> None:
+    _run(toy)
+    _run(toy)
+    assert len(_log(toy)) == 4
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(limit=4)
+    assert {run.state_name for run in runs} == {"Cached"}
+    assert {run.name for run in runs} == {"first", "side@left", "side@right", "last"}
+
+
+def test_a_failure_names_the_stage_brings_its_code_and_spares_the_others(toy: Path) -> None:
+    (toy / "break-left").touch()
+    with pytest.raises(RunError) as caught:
+        _run(toy)
+    assert "side@left" in str(caught.value)
+    assert "left is broken" in str(caught.value)
+    assert caught.value.code == 2
+    assert (toy / "right.txt").exists()
+    assert "last" not in _log(toy)
+
+
+def test_the_run_after_a_failure_goes_on_from_there(toy: Path) -> None:
+    (toy / "break-left").touch()
+    with pytest.raises(RunError):
+        _run(toy)
+    (toy / "break-left").unlink()
+    (toy / "log.txt").unlink()
+    _run(toy)
+    assert _log(toy) == ["left", "last"]
+
+
+def test_ending_the_running_stages_ends_what_they_started(toy: Path) -> None:
+    (toy / "hang-first").touch()
+    ended = threading.Event()
+
+    def run() -> None:
+        with pytest.raises(RunError):
+            _run(toy)
+        ended.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not (toy / "log.txt").exists():
+        time.sleep(0.1)
+    end_running_stages()
+    thread.join(timeout=30)
+    assert ended.is_set()
+    listed = subprocess.run(
+        ["pgrep", "-f", f"{Path(sys.executable).name} make.py first"],
+        check=False,
+        capture_output=True,
+    )
+    assert listed.stdout == b""

@@ -1,0 +1,71 @@
+"""The order of Prefect is that of `dvc.yaml`, and what is stale is what DVC would do."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from components.errors import ParamsError
+from tasks.graph import Graph, Stage, read_graph
+
+
+def test_the_graph_is_the_one_that_dvc_walks(workspace: Path) -> None:
+    graph = read_graph(workspace)
+    listed = subprocess.run(
+        ["dvc", "stage", "list", "--name-only"],
+        cwd=workspace,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    drawn = subprocess.run(
+        ["dvc", "dag", "--dot"], cwd=workspace, check=True, capture_output=True, text=True
+    ).stdout
+    edges = {
+        tuple(part.strip().strip('";') for part in line.split("->"))
+        for line in drawn.splitlines()
+        if "->" in line
+    }
+    assert set(graph.stages) == set(listed)
+    assert {
+        (needed, stage.name) for stage in graph.stages.values() for needed in stage.upstream
+    } == edges
+
+
+def test_stages_stand_after_what_they_wait_for(workspace: Path) -> None:
+    order = list(read_graph(workspace).stages)
+    for stage in read_graph(workspace).stages.values():
+        assert all(order.index(name) < order.index(stage.name) for name in stage.upstream)
+
+
+def test_trainings_wait_for_each_other_nowhere(workspace: Path) -> None:
+    graph = read_graph(workspace)
+    trainings = {name for name, stage in graph.stages.items() if stage.kind == "train"}
+    assert len(trainings) == 3
+    assert not any(trainings & set(graph.stages[name].upstream) for name in trainings)
+
+
+def test_everything_below_a_change_is_stale_and_nothing_else() -> None:
+    graph = Graph(
+        {
+            "a": Stage("a", (), ()),
+            "b": Stage("b", ("a",), ("params.yaml: modified",)),
+            "c": Stage("c", ("b",), ()),
+            "d": Stage("d", ("a",), ()),
+        }
+    )
+    assert graph.stale == {"b", "c"}
+    assert [stage.name for stage in graph.upto(["c"])] == ["a", "b", "c"]
+
+
+def test_a_fresh_workspace_is_stale_as_a_whole(workspace: Path) -> None:
+    graph = read_graph(workspace)
+    assert graph.stale == set(graph.stages)
+
+
+def test_a_broken_graph_is_one_clear_error(workspace: Path) -> None:
+    (workspace / "dvc.yaml").write_text("stages:\n  a: {cmd: [}\n", encoding="utf-8")
+    with pytest.raises(ParamsError, match="DVC cannot read"):
+        read_graph(workspace)
