@@ -1,0 +1,235 @@
+"""The way of the data: what each stage costs on HAM10000, and on what arrives a month later.
+
+Takes HAM10000 and then its increment (`LESIONFLOW_REAL_DATA`) through the real stages in a fresh
+workspace, one process each as under DVC. Also: packing against bare Pillow on as many threads; and
+how well near-duplicates are found when the lesion ids are hidden (pictures of one lesion are the
+known answers).
+
+Usage: python -m benchmarks.dataset [pack] [stages] [pairs]
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from benchmarks.machine import write_results
+from components.dataset.config import PairsParams
+from components.dataset.decode import PackSpec
+from components.dataset.measure import measure_images
+from components.dataset.pack import pack_images
+from components.dataset.pairs import find_pairs
+from components.dataset.workers import num_cores
+
+_REPO = Path(__file__).resolve().parents[1]
+_REAL = Path(os.environ.get("LESIONFLOW_REAL_DATA", _REPO.parent / "shared" / "data"))
+_STAGES = ("ingest", "measure", "pairs", "validate", "split", "pack")
+_MODULES = {
+    "ingest": "components.dataset.ingest",
+    "measure": "components.dataset.measure",
+    "pairs": "components.dataset.pairs",
+    "validate": "components.validation.validate",
+    "split": "components.splitting.split",
+    "pack": "components.dataset.pack",
+}
+_REFRESH = """
+from components.dataset.fingerprint import refresh_sources
+from components.layout import Layout
+from components.params import load_params
+layout = Layout.find()
+refresh_sources(load_params(layout.params), layout)
+"""
+Row = dict[str, object]
+
+
+def main() -> None:
+    """Measure what is asked for (default: all), print, and write `results/dataset_*.csv`."""
+    parts: dict[str, Callable[[], list[Row]]] = {
+        "pack": pack_against_bare,
+        "stages": stages,
+        "pairs": hidden_lesions,
+    }
+    for name in sys.argv[1:] or parts:
+        rows = parts[name]()
+        for row in rows:
+            print(f"{row['case']}: {row['value']} {row['unit']}", flush=True)
+        write_results(f"dataset_{name}", rows)
+
+
+# --- packing -----------------------------------------------------------------------------------
+
+
+def pack_against_bare(size: int = 128, rounds: int = 3) -> list[Row]:
+    """Pack all images from nothing, and decode and resize the same files with Pillow alone."""
+    labels, files = _listed()
+    with tempfile.TemporaryDirectory(prefix="lesionflow-bench-") as name:
+        folder = Path(name)
+        images = _linked(files, folder / "images")
+        quality = measure_images(labels, images, folder / "cache")
+        bare, packed = [], []
+        for number in range(rounds):
+            bare.append(_seconds(lambda: _bare([str(path) for path in files], size)))
+            target = folder / f"packed{number}"
+            with contextlib.redirect_stdout(io.StringIO()):
+                packed.append(
+                    _seconds(
+                        lambda: pack_images(
+                            quality,
+                            images,
+                            PackSpec(size, "crop"),
+                            target,  # noqa: B023 - called at once
+                            folder / f"shelf{number}",  # noqa: B023
+                        )
+                    )
+                )
+    rates = [len(files) / median(times) for times in (bare, packed)]
+    return [
+        {
+            "case": f"bare Pillow, {num_cores()} threads",
+            "value": round(rates[0]),
+            "unit": "images/s",
+        },
+        {"case": "pack from nothing", "value": round(rates[1]), "unit": "images/s"},
+        {"case": "pack / bare Pillow", "value": round(rates[1] / rates[0], 2), "unit": "ratio"},
+    ]
+
+
+def _bare(paths: Sequence[str], size: int) -> None:
+    def decode(path: str) -> None:
+        with Image.open(path) as image:
+            np.asarray(image.convert("RGB").resize((size, size)))
+
+    with ThreadPoolExecutor(num_cores()) as pool:
+        for _ in pool.map(decode, paths):
+            pass
+
+
+# --- the stages --------------------------------------------------------------------------------
+
+
+def stages() -> list[Row]:
+    """Run the stages on HAM10000, on HAM10000 and its increment, and with another threshold."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="lesionflow-bench-") as name:
+        workspace = Path(name) / "workspace"
+        subprocess.run(["git", "clone", "-q", str(_REPO), str(workspace)], check=True)
+        first, second = str(_REAL / "ham10000"), str(_REAL / "ham10000-increment")
+        rows += _all_stages(workspace, "first run", [first])
+        rows += _all_stages(workspace, "193 more images", [first, second])
+    return rows
+
+
+def _all_stages(workspace: Path, what: str, sources: Sequence[str]) -> list[Row]:
+    given = [part for source in sources for part in ("--source", source)]
+    lesionflow = [sys.executable, "-m", "flows.cli"]
+    _watched([*lesionflow, "use", "ham10000", *given], workspace)
+    rows: list[Row] = []
+    total = 0.0
+    for stage in ("look at sources", *_STAGES):
+        command = ["-c", _REFRESH] if stage not in _MODULES else ["-m", _MODULES[stage]]
+        took, peak = _watched([sys.executable, *command], workspace)
+        total += took if stage != "pairs" else 0
+        rows.append({"case": f"{what}: {stage}", "value": round(took, 1), "unit": "s"})
+        rows.append({"case": f"{what}: {stage}, peak", "value": round(peak), "unit": "MiB"})
+    return [*rows, {"case": f"{what}: all but pairs", "value": round(total, 1), "unit": "s"}]
+
+
+def _watched(command: Sequence[str], folder: Path) -> tuple[float, float]:
+    """Run `command`; return seconds, and the peak memory in MiB of its largest process."""
+    started = time.monotonic()
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True)
+    peaks: dict[str, float] = {}
+    done = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(process.pid, peaks, done))
+    watcher.start()
+    code = process.wait()
+    took = time.monotonic() - started
+    done.set()
+    watcher.join()
+    if code:
+        raise SystemExit(f"{' '.join(command)} ended with {code}")
+    return took, max(peaks.values(), default=0.0)
+
+
+def _watch(session: int, peaks: dict[str, float], done: threading.Event) -> None:
+    while not done.wait(0.1):
+        for status in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                pid = status.parent.name
+                if os.getsid(int(pid)) != session:
+                    continue
+                for line in status.read_text().splitlines():
+                    if line.startswith("VmHWM"):
+                        peaks[pid] = max(peaks.get(pid, 0.0), int(line.split()[1]) / 1024)
+
+
+# --- near-duplicates ---------------------------------------------------------------------------
+
+
+def hidden_lesions() -> list[Row]:
+    """Search HAM10000 without lesion ids, and compare what is found with them."""
+    labels, files = _listed()
+    truth = labels.set_index("image_id")["lesion_id"]
+    with tempfile.TemporaryDirectory(prefix="lesionflow-bench-") as name:
+        folder = Path(name)
+        images = _linked(files, folder / "images")
+        quality = measure_images(labels, images, folder / "cache")
+        hidden = labels.assign(lesion_id=None)
+        started = time.monotonic()
+        pairs = find_pairs(hidden, quality, images, PairsParams(), folder / "cache")
+        took = time.monotonic() - started
+    known = {pair for _, ids in truth.groupby(truth) for pair in combinations(sorted(ids.index), 2)}
+    found = set(zip(pairs["image_id_a"], pairs["image_id_b"], strict=True))
+    other = [(truth[a], truth[b]) for a, b in found - known]
+    joined = {lesion for pair in other for lesion in pair}
+    return [
+        {"case": "search over all pairs", "value": round(took, 1), "unit": "s"},
+        {"case": "pairs of one lesion", "value": len(known), "unit": "pairs"},
+        {"case": "found", "value": round(len(found & known) / len(known), 4), "unit": "share"},
+        {"case": "pairs of two lesions that were joined", "value": len(other), "unit": "pairs"},
+        {
+            "case": "lesions joined to another (rightly or wrongly)",
+            "value": round(len(joined) / truth.nunique(), 4),
+            "unit": "share",
+        },
+    ]
+
+
+def _listed() -> tuple[pd.DataFrame, list[Path]]:
+    """Return labels of HAM10000 (without hashes) and its files in the same order."""
+    metadata = pd.read_csv(_REAL / "ham10000" / "HAM10000_metadata.csv").sort_values("image_id")
+    found = {path.stem: path for path in (_REAL / "ham10000").rglob("*.jpg")}
+    labels = metadata[["image_id", "lesion_id"]].assign(sha256=None).reset_index(drop=True)
+    return labels, [found[image_id] for image_id in labels["image_id"]]
+
+
+def _linked(files: Sequence[Path], folder: Path) -> Path:
+    folder.mkdir()
+    for path in files:
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    main()

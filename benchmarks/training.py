@@ -1,0 +1,297 @@
+"""How fast training is, as ratios of things measured in turn in one run.
+
+Usage: python -m benchmarks.training [loop] [tutorial] [head] [startup] [parallel] [workers]
+
+Each name writes `benchmarks/results/training-<name>.csv`. Needs the real HAM10000 images and
+MobileNetV2's published weights (`LESIONFLOW_REAL_DATA`); elsewhere it measures on noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.data import BenchmarkData, subset
+from benchmarks.machine import write_results
+from components.backbones.heads import Classifier
+from components.training import recipe
+from components.training.loop import Training, fit, train_epoch
+from components.training.progress import Reporter
+
+Row = dict[str, Any]
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+THREADS = os.cpu_count() or 1
+ROUNDS = 5
+STEPS = {"mobilenet_v2": 10, "resnet50": 4}
+"""Optimizer steps per round and backbone on a CPU."""
+
+
+def loop(data: BenchmarkData) -> Iterator[Row]:
+    """Our loop on real packed data ÷ the same network fed one batch that lies ready."""
+    recipes = {"data path": {"augmentation": 0.0, "ema_decay": 0.0}, "default recipe": {}}
+    for backbone, cpu_steps in STEPS.items():
+        steps = cpu_steps if DEVICE.type == "cpu" else 60
+        for name, changed in recipes.items():
+            params = data.params(image_size=224, epoch_images=steps * 32, **changed)
+            job = data.job(backbone, params)
+            training = data.training(job, DEVICE)
+            ceiling = Ceiling(training, data.training(job, DEVICE).model)
+            silent = Reporter(training.job, steps, silent=True)
+            ours, theirs = in_turn(
+                partial(train_epoch, training, silent), partial(ceiling.run, steps)
+            )
+            images = steps * 32
+            yield {
+                "backbone": backbone,
+                "image_size": 224,
+                "what": name,
+                "ours_images_per_s": round(images / ours, 2),
+                "ceiling_images_per_s": round(images / theirs, 2),
+                "ratio": round(theirs / ours, 3),
+            }
+
+
+class Ceiling:
+    """Optimizer steps on one batch that already lies on the device."""
+
+    def __init__(self, training: Training, model: Classifier) -> None:
+        params, job = training.job.params, training.job
+        self._autocast = partial(recipe.autocast, training.device, training.precision)
+        self._model = model.train()
+        self._optimizer = recipe.build_optimizer(self._model, params, job.backbone)
+        shape = (params.batch_size, 3, params.image_size, params.image_size)
+        images = torch.randn(shape, device=DEVICE)
+        self._images = images.contiguous(memory_format=torch.channels_last)
+        self._labels = torch.randint(0, len(job.classes), shape[:1], device=DEVICE)
+
+    def run(self, steps: int) -> None:
+        """Take `steps` steps."""
+        for _ in range(steps):
+            with self._autocast():
+                logits = self._model(self._images)
+            self._optimizer.zero_grad(set_to_none=True)
+            cross_entropy(logits.float(), self._labels).backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+
+
+def tutorial(data: BenchmarkData) -> Iterator[Row]:
+    """Our default recipe ÷ ImageFolder, PIL transforms, DataLoader and a float32 loop."""
+    for backbone, steps in STEPS.items():
+        params = data.params(image_size=224, epoch_images=steps * 32)
+        job = data.job(backbone, params)
+        training = data.training(job, DEVICE)
+        silent = Reporter(job, steps, silent=True)
+        theirs_model = data.training(job, DEVICE).model
+        theirs_model.to(memory_format=torch.contiguous_format)
+        with data.class_folders() as folder:
+            usual = Tutorial(theirs_model, folder, steps)
+            ours, theirs = in_turn(partial(train_epoch, training, silent), usual.run)
+        yield {
+            "backbone": backbone,
+            "image_size": 224,
+            "ours_images_per_s": round(steps * 32 / ours, 2),
+            "tutorial_images_per_s": round(steps * 32 / theirs, 2),
+            "ratio": round(theirs / ours, 2),
+        }
+
+
+class Tutorial:
+    """What people write: one JPEG at a time through PIL, in float32."""
+
+    def __init__(self, model: nn.Module, folder: Path, steps: int) -> None:
+        from torch.utils.data import DataLoader
+        from torchvision import transforms
+        from torchvision.datasets import ImageFolder
+
+        transform = transforms.Compose(
+            [
+                transforms.Resize(256),
+                transforms.RandomAffine(180, (0.1, 0.1), (0.8, 1.25)),
+                transforms.CenterCrop(224),
+                transforms.RandomHorizontalFlip(),
+                transforms.ColorJitter(0.1, 0.2, 0.2, 0.02),
+                transforms.ToTensor(),
+                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+        images = ImageFolder(str(folder), transform)
+        self._loader = DataLoader(images, 32, shuffle=True, num_workers=THREADS, drop_last=True)
+        self._model = model.train()
+        self._optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        self._steps = steps
+
+    def run(self) -> None:
+        """Take the first steps of an epoch."""
+        for step, (images, labels) in enumerate(self._loader):
+            if step == self._steps:
+                break
+            loss = cross_entropy(self._model(images.to(DEVICE)), labels.to(DEVICE))
+            self._optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+
+
+def head(data: BenchmarkData) -> Iterator[Row]:
+    """Ten epochs of the head on cached features ÷ ten with a frozen network the usual way."""
+    from components.training.features import fit_head
+
+    changed = {"augmentation": 0.0, "sampling_power": 1.0, "learning_rate": 1e-3}
+    params = data.params(image_size=128, epochs=10, **changed)
+    few = subset(data.job("mobilenet_v2", params), 1000, 300)
+
+    def cached() -> Training:
+        recipe = params.model_copy(update={"unfreeze": "none", "head_learning_rate": 1e-2})
+        training = data.training(replace(few, params=recipe), DEVICE)
+        fit_head(training, lambda _: None)
+        return training
+
+    def usual() -> Training:
+        training = data.training(few, DEVICE)
+        training.model.body.requires_grad_(False)
+        fit(training, lambda _: None)
+        return training
+
+    times, scores = {}, {}
+    for name, run in {"cached features": cached, "frozen network": usual}.items():
+        started = time.perf_counter()
+        training = run()
+        times[name] = time.perf_counter() - started
+        scores[name] = max(epoch["validation_balanced_accuracy"] for epoch in training.history)
+    yield {
+        "backbone": "mobilenet_v2",
+        "image_size": 128,
+        "images": len(few.train),
+        "cached_s": round(times["cached features"], 1),
+        "usual_s": round(times["frozen network"], 1),
+        "ratio": round(times["frozen network"] / times["cached features"], 1),
+        "cached_balanced_accuracy": round(scores["cached features"], 3),
+        "usual_balanced_accuracy": round(scores["frozen network"], 3),
+    }
+
+
+def startup(data: BenchmarkData) -> Iterator[Row]:
+    """From `fit()` to the first step and from the last step to the return, cold and warm."""
+    from components.cluster import connect
+    from components.training.trainer import run_training
+
+    params = data.params(image_size=64, epochs=1, epoch_images=320, threads=THREADS)
+    few = subset(data.job("mobilenet_v2", params), 320, 64)
+    with tempfile.TemporaryDirectory() as folder, connect():
+        for number in range(4):
+            stored = replace(few, storage=f"{folder}/storage", identity=f"startup{number}")
+            clock = run_training(stored, Path(folder) / f"left{number}")
+            yield {
+                "cluster": "warm" if number else "just started",
+                "fit_to_worker_s": round(clock["entered"] - clock["submitted"], 2),
+                "fit_to_first_step_s": round(clock["first_step"] - clock["submitted"], 2),
+                "last_step_to_return_s": round(clock["returned"] - clock["last_step"], 2),
+            }
+
+
+def parallel(data: BenchmarkData) -> Iterator[Row]:
+    """Three trainings side by side ÷ one after another, on one warm cluster."""
+    backbones = ("mobilenet_v2", "resnet18", "mobilenet_v3_large")
+    params = data.params(
+        image_size=64, epochs=2, epoch_images=1600, threads=1, cpus_per_worker=THREADS / 4
+    )
+    with data.on_one_cluster([data.job(name, params) for name in backbones]) as commands:
+        started = time.perf_counter()
+        for command in commands("alone"):
+            subprocess.run(command, check=True)
+        alone = time.perf_counter() - started
+        started = time.perf_counter()
+        running = [subprocess.Popen(command) for command in commands("together")]
+        codes = [process.wait() for process in running]
+        together = time.perf_counter() - started
+    if any(codes):
+        raise SystemExit("a training failed")
+    yield {
+        "trainings": " ".join(backbones),
+        "one_after_another_s": round(alone, 1),
+        "side_by_side_s": round(together, 1),
+        "ratio": round(together / alone, 2),
+    }
+
+
+def workers(data: BenchmarkData) -> Iterator[Row]:
+    """One worker with all threads ÷ two workers that share them (DDP over gloo on a CPU)."""
+    from components.cluster import connect
+    from components.training.trainer import run_training
+
+    shared: dict[str, Any] = {"image_size": 128, "epochs": 2, "epoch_images": 1600}
+    times = {}
+    with tempfile.TemporaryDirectory() as folder, connect():
+        for count in (1, 2):
+            threads = max(1, THREADS // count)
+            params = data.params(
+                **shared, num_workers=count, threads=threads, cpus_per_worker=float(threads)
+            )
+            few = subset(data.job("mobilenet_v2", params), 1600, 64)
+            stored = replace(few, storage=f"{folder}/storage", identity=f"workers{count}")
+            clock = run_training(stored, Path(folder) / f"left{count}")
+            times[count] = clock["last_step"] - clock["first_step"]
+    yield {
+        "backbone": "mobilenet_v2",
+        "image_size": 128,
+        "one_worker_s": round(times[1], 1),
+        "two_workers_s": round(times[2], 1),
+        "ratio": round(times[1] / times[2], 2),
+    }
+
+
+def in_turn(*actions: Callable[[], object]) -> list[float]:
+    """Run `actions` in turn, `ROUNDS` times after one to warm up; return each one's median."""
+    times: list[list[float]] = [[] for _ in actions]
+    for round_number in range(ROUNDS + 1):
+        for action, mine in zip(actions, times, strict=True):
+            if DEVICE.type == "cuda":
+                torch.cuda.synchronize()
+            started = time.perf_counter()
+            action()
+            if DEVICE.type == "cuda":
+                torch.cuda.synchronize()
+            if round_number:
+                mine.append(time.perf_counter() - started)
+    return [statistics.median(mine) for mine in times]
+
+
+BENCHMARKS = {
+    "loop": loop,
+    "tutorial": tutorial,
+    "head": head,
+    "startup": startup,
+    "parallel": parallel,
+    "workers": workers,
+}
+
+
+def main() -> None:
+    """Run the benchmarks named on the command line (all by default)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], default=[])
+    chosen = parser.parse_args().names or list(BENCHMARKS)
+    torch.set_num_threads(THREADS)
+    data = BenchmarkData.find()
+    for name in chosen:
+        rows = []
+        for row in BENCHMARKS[name](data):
+            print(name, row, flush=True)
+            rows.append(row)
+        print(write_results(f"training-{name}", rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
