@@ -192,6 +192,7 @@ def _init(address: str) -> None:
             runtime_env=None if alone else _for_other_nodes(),
         )
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        ray.shutdown()  # what is half connected would take the next attempt to this cluster
         reason = str(error).strip().splitlines()
         raise _unusable(address, reason[0] if reason else type(error).__name__) from error
 

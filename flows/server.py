@@ -20,13 +20,15 @@ from pathlib import Path
 
 from components.errors import ResourceError
 from components.layout import Layout
+from flows.terminal import shorten_run_lines
 
 _TASK_LINE = "%(asctime)s  %(task_run_name)s  %(message)s"
 _FLOW_LINE = "%(asctime)s  %(flow_run_name)s  %(message)s"
 
 
 def settle_server(layout: Layout) -> None:
-    """Set Prefect's environment for this process and what it starts."""
+    """Set Prefect's environment for this process and what it starts, and how its lines read."""
+    shorten_run_lines()
     defaults = {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -77,8 +79,8 @@ def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
     os.environ["PREFECT_API_URL"] = f"{url}/api"
     try:
         yield lambda: wait_for_server(url, server, log)
-        _flush_logs()
     finally:
+        _flush_logs()
         del os.environ["PREFECT_API_URL"]
         assert server.stdin is not None
         server.stdin.close()
@@ -110,6 +112,8 @@ def wait_for_server(url: str, server: subprocess.Popen[bytes], log: Path | None 
 
 def _flush_logs() -> None:
     """Send what Prefect still holds back while there is somebody to take it."""
+    if "prefect" not in sys.modules:
+        return
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 

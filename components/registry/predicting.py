@@ -65,7 +65,8 @@ def predict_all(
 def _unlike(score: float) -> str:
     return (
         "it does not look like the pictures that the model was made with "
-        f"(score {score:.1f}; {THRESHOLD} and more is refused)"
+        f"(score {score:.1f}; {THRESHOLD} and more is refused; "
+        "`lesionflow predict --any-picture` judges it all the same)"
     )
 
 

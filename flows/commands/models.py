@@ -38,13 +38,17 @@ def _registry() -> Any:
 def predict(
     paths: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     model: Annotated[str, typer.Option(help="Version or alias.")] = "champion",
+    any_picture: Annotated[
+        bool,
+        typer.Option("--any-picture", help="Also judge pictures unlike the training images."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Print the probability of each diagnosis and the malignancy score of images."""
     from components.registry.model import Classifier, prediction_document, prediction_text
 
     classifier = Classifier.from_registry(_registry(), model)
-    document = prediction_document(classifier, classifier.predict(paths))
+    document = prediction_document(classifier, classifier.predict(paths, any_picture=any_picture))
     print(json.dumps(document, indent=2) if as_json else prediction_text(document))
     if all(image["problem"] is not None for image in document["images"]):
         raise typer.Exit(2)

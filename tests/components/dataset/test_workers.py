@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -25,11 +24,6 @@ def refuse(number: int) -> int:
 
 def threads(_: int) -> str | None:
     return os.environ.get("OPENBLAS_NUM_THREADS")
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parent)
 
 
 @pytest.mark.parametrize("chunk", [1, 8])

@@ -1,0 +1,65 @@
+"""Lines of runs are short, and an error of ours brings no traceback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from components.errors import SourceError
+from flows.terminal import shorten_run_lines
+
+
+class _Kept(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.fixture
+def kept() -> Iterator[_Kept]:
+    """Return what gets through to the handlers of the task runs' logger."""
+    handler, logger = _Kept(), logging.getLogger("prefect.task_runs")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    shorten_run_lines()
+    shorten_run_lines()
+    yield handler
+    logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    ("said", "seen"),
+    [
+        ("Finished in state Completed('brought up to date')", "brought up to date"),
+        ("Finished in state Completed()", "done"),
+        (
+            "Finished in state Cached('nothing changed since the last run', type=COMPLETED)",
+            "nothing changed since the last run",
+        ),
+        ("Finished in state Failed('Task run encountered an exception E: a\nb')", "failed"),
+        (
+            "Finished in state NotReady(\"Upstream task run '01' did not reach\", type=PENDING)",
+            "not run: a stage that it needs failed",
+        ),
+        ("anything else (with brackets)", "anything else (with brackets)"),
+    ],
+)
+def test_ends_of_runs_are_said_in_a_few_words(kept: _Kept, said: str, seen: str) -> None:
+    logging.getLogger("prefect.task_runs").info(said)
+    assert [record.getMessage() for record in kept.records] == [seen]
+
+
+def test_only_our_own_errors_lose_their_traceback(kept: _Kept) -> None:
+    for error in (SourceError("gone", where="here", fix="look"), ValueError("a bug")):
+        try:
+            raise error
+        except Exception:
+            logging.getLogger("prefect.task_runs").exception(
+                "Task run failed with exception: %r", error
+            )
+    assert [record.exc_info[1] for record in kept.records if record.exc_info] == [error]
