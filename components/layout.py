@@ -104,6 +104,11 @@ class Layout:
         return self.root / "reports" / "validation"
 
     @property
+    def failed_validation_report(self) -> Path:
+        """The report of a validation that stopped the run: DVC keeps no output of that."""
+        return self.state / "validation-failed"
+
+    @property
     def splits(self) -> Path:
         return self.root / "data" / "splits.parquet"
 

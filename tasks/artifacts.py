@@ -69,6 +69,12 @@ def publish(kind: str, layout: Layout) -> None:
         publisher(layout)
 
 
+def publish_failure(kind: str, layout: Layout) -> None:
+    """Create the artifact of a stage whose check found something and stopped the run."""
+    if kind == "validate":
+        _validation_table(layout.failed_validation_report, "This stopped the run. ")
+
+
 def publish_decision(rows: list[dict[str, Any]], verdict: str) -> None:
     """Show the promotion decision: every gate with its value, bound and verdict."""
     create_table_artifact(table=rows, key="promotion", description=verdict)
@@ -92,15 +98,19 @@ def _snapshot(layout: Layout) -> None:
 
 
 def _validation(layout: Layout) -> None:
+    _validation_table(layout.validation_report)
+
+
+def _validation_table(folder: Path, verdict: str = "") -> None:
     from components.validation.summary import summary_rows
 
-    summary = _read(layout.validation_report / "summary.json")
-    docs = layout.validation_report / "docs" / "index.html"
+    summary = _read(folder / "summary.json")
+    docs = folder / "docs" / "index.html"
     create_table_artifact(
         table=summary_rows(summary),
         key="validation",
         description=(
-            f"{summary['num_quarantined']} of {summary['num_images']} images quarantined. "
+            f"{verdict}{summary['num_quarantined']} of {summary['num_images']} images quarantined. "
             f"Data Docs: {docs.as_uri()}"
         ),
     )

@@ -16,11 +16,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from components.errors import LesionflowError
+from components.errors import CheckFailedError, LesionflowError
 from components.layout import Layout
 from components.progress import Progress
 from components.stage import BUG_EXIT_CODE, FLOW_PID, read_stage_error
-from tasks.artifacts import ProgressArtifact, publish
+from tasks.artifacts import ProgressArtifact, publish, publish_failure
 from tasks.graph import Stage
 
 _running: set[subprocess.Popen[str]] = set()
@@ -85,7 +85,10 @@ def run_stage(
                 logger.info("%s", line)
         code = process.wait()
     if code != 0:
-        raise _stage_error(stage.name, layout, list(tail), code)
+        error = _stage_error(stage.name, layout, list(tail), code)
+        if error.code == CheckFailedError.exit_code:
+            publish_failure(stage.kind, layout)
+        raise error
     progress.finish()
     publish(stage.kind, layout)
     return Completed(message="brought up to date")

@@ -28,6 +28,7 @@ from components.tables import read_table, write_table
 CACHE_FILE = "measures.sqlite"
 _SAVE_EVERY_S = 2.0
 _CHUNK = 32
+_CRASHED = "the decoder crashed on it, or ran out of memory"
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,8 @@ def _measure_new(paths: dict[str, str], store: ContentCache) -> dict[str, Measur
             measure_file, sorted(sha256_of), crashed=_crashed, chunk=_CHUNK
         ):
             measured[sha256_of[path]] = measures
-            unsaved[sha256_of[path]] = json.dumps(measures.as_dict()).encode()
+            if measures.problem != _CRASHED:  # it may have been short of memory: tried again
+                unsaved[sha256_of[path]] = json.dumps(measures.as_dict()).encode()
             progress.add()
             if time.monotonic() - saved > _SAVE_EVERY_S:
                 store.put(unsaved)
@@ -151,7 +153,7 @@ def _measure_new(paths: dict[str, str], store: ContentCache) -> dict[str, Measur
 
 
 def _crashed(path: str) -> Measures:  # noqa: ARG001 - the row's file name says which
-    return Measures(decodes=False, problem="the decoder crashed on it, or ran out of memory")
+    return Measures(decodes=False, problem=_CRASHED)
 
 
 def _table(files: list[ImageFile], measured: dict[str, Measures]) -> pd.DataFrame:

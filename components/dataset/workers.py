@@ -25,6 +25,9 @@ _THREADS = (
     "OPENCV_FOR_THREADS_NUM",
 )
 
+_HOPELESS = 10
+"""So many items in a row do not each crash a decoder: it is the machine."""
+
 
 def num_cores() -> int:
     """Cores that this process may use."""
@@ -78,7 +81,7 @@ class Workers:
         Raises
         ------
         ResourceError
-            A process died, and `crashed` is None.
+            A process died, and `crashed` is None; or process after process dies.
         """
         suspects: list[Item] = []
         waiting: dict[Future[list[Result]], Sequence[Item]] = {}
@@ -113,12 +116,23 @@ class Workers:
         items: Sequence[Item],
         crashed: Callable[[Item], Result],
     ) -> Iterator[tuple[Item, Result]]:
+        in_a_row = 0
         for item in items:
             try:
-                yield item, self._submit(work, [item]).result()[0]
+                result = self._submit(work, [item]).result()[0]
+                in_a_row = 0
             except BrokenProcessPool:
                 self._close()
-                yield item, crashed(item)
+                in_a_row += 1
+                if in_a_row == _HOPELESS:
+                    raise ResourceError(
+                        f"{_HOPELESS} worker processes in a row died",
+                        where=f"the last one on {item}",
+                        fix="it is not the data: free some memory, or look on standard error for "
+                        "why no process can start here",
+                    ) from None
+                result = crashed(item)
+            yield item, result
 
     def _submit(
         self, work: Callable[[Item], Result], items: Sequence[Item]

@@ -23,7 +23,6 @@ from components.validation.reference import PROFILE_FILE
 from components.validation.sheets import write_sheets
 from components.validation.verdict import failure, quarantine_table, summary
 
-FAILED_REPORT = "validation-failed"
 _HALF_DONE = "validation-half-done"
 
 
@@ -40,7 +39,7 @@ def run(params: Params, layout: Layout) -> None:
     snapshot = read_snapshot(layout)
     print(f"validate: judging {len(snapshot.labels)} images with Great Expectations", flush=True)
     judgement = judge_snapshot(snapshot, params, layout.reference_profile)
-    failed_report = layout.state / FAILED_REPORT
+    failed_report = layout.failed_validation_report
     error = failure(
         judgement.outcomes,
         judgement.left_out,

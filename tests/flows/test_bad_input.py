@@ -112,3 +112,10 @@ def test_a_failed_check_is_exit_code_1_and_names_the_images(
     assert done.returncode == 1
     assert "validate" in last
     assert "SYN_" in last
+    assert "Traceback" not in done.stdout + done.stderr
+    database = finished_copy / ".lesionflow" / "prefect" / "prefect.db"
+    with sqlite3.connect(database) as connection:
+        (shown,) = connection.execute(
+            "select description from artifact where key = 'validation' order by created desc"
+        ).fetchone()
+    assert shown.startswith("This stopped the run.")

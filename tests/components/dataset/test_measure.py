@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from components.dataset import measure
 from components.dataset.measure import measure_images
 from components.dataset.measures import Measures, measure_bytes
 from components.errors import SourceError
@@ -214,3 +216,23 @@ def test_measures_survive_the_cache_to_the_last_bit() -> None:
 
     found = measure_bytes(jpeg())
     assert Measures(**json.loads(json.dumps(found.as_dict()))) == found
+
+
+def out_of_memory(path: str) -> Measures:
+    """End the process as the kernel does with one that takes too much memory."""
+    if path.endswith("b.jpg"):
+        os._exit(137)
+    return measure.measure_file(path)
+
+
+def test_a_crash_is_told_and_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = snapshot(tmp_path / "images", {"a.jpg": jpeg(0), "b.jpg": jpeg(1)})
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, "measure_file", out_of_memory)
+        found = measure_images(labels, tmp_path / "images", tmp_path / "cache")
+    assert list(found["decodes"]) == [True, False]
+    assert "crashed" in found["problem"][1]
+    again = measure_images(labels, tmp_path / "images", tmp_path / "cache")
+    assert list(again["decodes"]) == [True, True]

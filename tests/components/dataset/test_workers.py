@@ -37,6 +37,15 @@ def test_an_item_that_kills_its_process_is_named_and_the_rest_is_done(chunk: int
     assert again == {1: 2, 2: 4}
 
 
+def die(_: int) -> int:
+    os._exit(1)
+
+
+def test_where_no_process_lives_it_is_not_the_items_that_are_blamed() -> None:
+    with Workers(1) as workers, pytest.raises(ResourceError, match="10 worker processes"):
+        list(workers.map(die, range(30), crashed=lambda number: -number))
+
+
 def test_a_process_that_dies_where_none_may_is_an_error() -> None:
     with Workers(1) as workers, pytest.raises(ResourceError, match="a worker process died"):
         list(workers.map(double_or_die, [6, 7]))
