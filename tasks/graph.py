@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import networkx
 
@@ -74,7 +75,10 @@ def read_graph(root: Path) -> Graph:
                 for stage, needed in repo.index.graph.edges
             )
             edges.add_nodes_from(_name(stage.addressing) for stage in repo.index.stages)
-            status = {_name(address): why for address, why in repo.status().items()}
+            status = {_name(address): _reasons(why) for address, why in repo.status().items()}
+            # DVC calls every dependency of a stage that it has no record of modified.
+            unknown = {_name(stage.addressing) for stage in repo.index.stages if _is_new(stage)}
+            status |= dict.fromkeys(unknown & status.keys(), ("has not run yet",))
     except DvcException as error:
         raise ParamsError(
             f"DVC cannot read the pipeline: {error}",
@@ -85,7 +89,7 @@ def read_graph(root: Path) -> Graph:
     order = [name for generation in generations for name in sorted(generation)]
     return Graph(
         {
-            name: Stage(name, tuple(sorted(edges.successors(name))), _reasons(status.get(name, [])))
+            name: Stage(name, tuple(sorted(edges.successors(name))), status.get(name, ()))
             for name in order
         }
     )
@@ -94,6 +98,10 @@ def read_graph(root: Path) -> Graph:
 def _name(address: str) -> str:
     """Drop the path that DVC puts before a stage when the current folder is another one."""
     return address.rpartition(":")[2]
+
+
+def _is_new(stage: Any) -> bool:
+    return bool(stage.deps) and not any(dependency.hash_info for dependency in stage.deps)
 
 
 def _reasons(status: Iterable[object]) -> tuple[str, ...]:

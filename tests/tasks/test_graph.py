@@ -47,6 +47,10 @@ def test_trainings_wait_for_each_other_nowhere(workspace: Path) -> None:
     assert not any(trainings & set(graph.stages[name].upstream) for name in trainings)
 
 
+def test_a_stage_that_never_ran_says_so(workspace: Path) -> None:
+    assert read_graph(workspace).stages["ingest"].changes == ("has not run yet",)
+
+
 def test_everything_below_a_change_is_stale_and_nothing_else() -> None:
     graph = Graph(
         {
