@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 BACKBONES = ("mobilenet_v2", "mobilenet_v1", "tf_efficientnet_lite0")
@@ -102,3 +104,17 @@ def test_predict_gives_the_row_of_the_prediction_table(mini: Path, lesionflow: C
     (predicted,) = json.loads(done.stdout)["images"]
     for name, value in predicted["probabilities"].items():
         assert value == pytest.approx(row[f"p_{name}"], abs=1e-5)
+
+
+def test_predict_refuses_what_is_no_lesion_unless_told_to(
+    mini: Path, lesionflow: Command, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    refused = lesionflow(mini, "predict", str(tmp_path / "noise.png"))
+    assert refused.returncode == 2
+    assert "does not look like" in refused.stdout
+    assert "--any-picture" in refused.stdout
+    done = lesionflow(mini, "predict", str(tmp_path / "noise.png"), "--any-picture", "--json")
+    (predicted,) = json.loads(done.stdout)["images"]
+    assert sum(predicted["probabilities"].values()) == pytest.approx(1)
