@@ -67,14 +67,15 @@ def pareto(points: Sequence[tuple[str, float, float]]) -> Figure:
         alpha=0.6,
     )
     on_front = {name for name, _, _ in front}
-    for name, latency, quality in points:
+    ordered = sorted(points, key=lambda point: (point[1], -point[2]))
+    for place, (name, latency, quality) in enumerate(ordered):
         chosen = name in on_front
         axis.plot(latency, quality, "o", color=ACCENT if chosen else MUTED, markersize=7)
         axis.annotate(
             name,
             (latency, quality),
             textcoords="offset points",
-            xytext=(7, 5),
+            xytext=(7, -13) if place % 2 else (7, 5),  # neighbours do not write over each other
             color=INK if chosen else MUTED,
         )
     latencies = [latency for _, latency, _ in points]
