@@ -19,7 +19,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from jsonschema import Draft7Validator
+from jsonschema import Draft202012Validator
 from ray.runtime_env import RuntimeEnv
 from ray.scripts.scripts import start as ray_start
 
@@ -75,7 +75,7 @@ def test_compose_files_fit_the_compose_specification(path: Path) -> None:
     packaged = importlib.resources.files("check_jsonschema.builtin_schemas.vendor")
     schema = json.loads((packaged / "compose-spec.json").read_text(encoding="utf-8"))
     (document,) = _load(path)
-    assert [error.message for error in Draft7Validator(schema).iter_errors(document)] == []
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(document)] == []
 
 
 def test_services_of_compose_wait_for_services_that_exist_and_can_be_waited_for() -> None:
