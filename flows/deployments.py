@@ -1,7 +1,8 @@
-"""The schedules, as Prefect deployments: nightly `ingest`, weekly `retrain`.
+"""The schedules, as Prefect deployments: nightly `ingest`, weekly `retrain`, and on new data.
 
 `lesionflow schedule` serves them from one process; each run works in this workspace, one at a
-time, and does only what has changed.
+time, and does only what has changed. `infra/prefect/prefect.yaml` puts the same on a work pool.
+Prefect describes a flow's parameters in the UI by the docstring's `Args:`; it reads no other style.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 
 from prefect import Flow, serve
 from prefect.deployments.runner import RunnerDeployment
+from prefect.events import DeploymentEventTrigger
+from prefect.events.schemas.automations import Posture
 from prefect.schedules import Cron
 
 from components.layout import Layout
@@ -17,26 +20,57 @@ from components.params import load_params
 from flows.ingest import ingest
 from flows.promote import promote
 from flows.retrain import retrain
+from tasks.events import SNAPSHOT, SNAPSHOT_NEW, WORKSPACE_LABEL
 
 
 def deployments(layout: Layout) -> list[RunnerDeployment]:
     """Return the deployments of the workspace: two by schedule, `promote` by hand."""
     schedule = load_params(layout.params).schedule
 
-    def deployment(flow: Flow[..., Any], name: str, cron: str | None) -> RunnerDeployment:
+    def deployment(
+        flow: Flow[..., Any], name: str, cron: str | None, **options: Any
+    ) -> RunnerDeployment:
         return RunnerDeployment.from_flow(
             flow,
             name=name,
             schedules=[Cron(cron, timezone=schedule.timezone)] if cron else None,
             parameters={"workspace": str(layout.root)},
             tags=["lesionflow"],
+            **options,
         )
 
     return [
-        deployment(retrain, "scheduled", schedule.retrain_cron),
+        deployment(retrain, "scheduled", schedule.retrain_cron, triggers=[on_new_snapshot(layout)]),
         deployment(ingest, "scheduled", schedule.ingest_cron),
         deployment(promote, "by-hand", None),
     ]
+
+
+def on_new_snapshot(layout: Layout) -> DeploymentEventTrigger:
+    """Return what starts a deployment when `ingest` has found a new snapshot in this workspace."""
+    return DeploymentEventTrigger(
+        name=f"retrain on a new snapshot in {layout.root}",
+        posture=Posture.Reactive,
+        expect={SNAPSHOT_NEW},
+        match={"prefect.resource.id": f"{SNAPSHOT}.*", WORKSPACE_LABEL: str(layout.root)},
+        threshold=1,
+    )
+
+
+def schedule_fields() -> dict[str, str | bool]:
+    """Return what prefect.yaml asks about `schedule` of params.yaml: a step of `prefect deploy`.
+
+    A schedule there cannot be absent: one that `params.yaml` sets to null is there, switched off.
+    """
+    schedule = load_params(Layout.find().params).schedule
+    off = "0 0 1 1 *"
+    return {
+        "retrain_cron": schedule.retrain_cron or off,
+        "retrain_active": schedule.retrain_cron is not None,
+        "ingest_cron": schedule.ingest_cron or off,
+        "ingest_active": schedule.ingest_cron is not None,
+        "timezone": schedule.timezone,
+    }
 
 
 def serve_deployments(layout: Layout) -> None:

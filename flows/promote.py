@@ -8,17 +8,48 @@ from typing import Any
 from prefect import flow
 
 from components.layout import Layout
+from flows.approval import ask, require_deployment
 from flows.pipeline import bring_up_to_date, run_name
 from flows.workspace import exclusive
-from tasks.promotion import promote_best, remember
+from tasks.notifications import tell_champion, tell_failure
+from tasks.promotion import decline, promote_best, propose_best, remember
 
 
-@flow(name="promote", flow_run_name=run_name, persist_result=False)
-def promote(workspace: Path) -> dict[str, Any]:
-    """Evaluate and rank what is trained, and promote; the decision's record is returned."""
+@flow(
+    name="promote",
+    flow_run_name=run_name,
+    persist_result=False,
+    on_completion=[tell_champion],
+    on_failure=[tell_failure],
+    on_crashed=[tell_failure],
+)
+def promote(workspace: Path, approval: bool = False) -> dict[str, Any]:
+    """Evaluate and rank what is trained, and promote it if it passes the gates.
+
+    Args:
+        workspace: Folder with dvc.yaml and params.yaml, on the machine that runs this.
+        approval: Ask a person before the champion changes; the run waits suspended.
+
+    Returns
+    -------
+    dict
+        `done`: names of the stages that were out of date; `decision`: the promotion's record.
+
+    Raises
+    ------
+    RunError
+        Stages failed.
+    ApprovalError
+        `approval` is asked for in a run that belongs to no deployment.
+    """
     layout = Layout(workspace)
+    if not approval:
+        with exclusive(layout):
+            return finish(layout)
+    require_deployment()
     with exclusive(layout):
-        return finish(layout)
+        done = bring_all_up_to_date(layout)
+        return {"done": sorted(done), "decision": _with_approval(layout)}
 
 
 def finish(layout: Layout) -> dict[str, Any]:
@@ -27,10 +58,26 @@ def finish(layout: Layout) -> dict[str, Any]:
     Returns
     -------
     dict
-        `done`: names of the stages that were out of date; `decision`: the promotion's record.
+        As `promote`.
     """
+    done = bring_all_up_to_date(layout)
+    return {"done": sorted(done), "decision": promote_best(layout.root)}
+
+
+def bring_all_up_to_date(layout: Layout) -> set[str]:
+    """Bring every stage up to date and remember it; return those that were out of date."""
     done = bring_up_to_date(layout)
     readers = remember(layout.root)
     if readers:
         bring_up_to_date(layout, kinds=readers)
-    return {"done": sorted(done), "decision": promote_best(layout.root)}
+    return done
+
+
+def _with_approval(layout: Layout) -> dict[str, Any]:
+    proposal = propose_best(layout.root)
+    if not proposal["changed"]:
+        return promote_best(layout.root)  # nothing to approve: refused, or champion already
+    answer = ask(proposal)
+    if answer.promote:
+        return promote_best(layout.root)
+    return decline(layout.root, proposal, f"declined by {answer.name}: {answer.why}")

@@ -18,11 +18,22 @@ from components.params import load_params
 from flows.pipeline import run_name
 from flows.promote import finish
 from flows.workspace import exclusive
+from tasks.notifications import tell_champion, tell_failure
 
 
-@flow(name="retrain", flow_run_name=run_name, persist_result=False)
+@flow(
+    name="retrain",
+    flow_run_name=run_name,
+    persist_result=False,
+    on_completion=[tell_champion],
+    on_failure=[tell_failure],
+    on_crashed=[tell_failure],
+)
 def retrain(workspace: Path) -> dict[str, Any]:
     """Bring everything up to date in `workspace` and promote the best model.
+
+    Args:
+        workspace: Folder with dvc.yaml and params.yaml, on the machine that runs this.
 
     Returns
     -------

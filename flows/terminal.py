@@ -12,6 +12,7 @@ import re
 from components.errors import LesionflowError
 
 _FINISHED = re.compile(r"^Finished in state (?P<name>\w+)\((?P<rest>.*)\)$", re.DOTALL)
+_HOOK = re.compile(r"^(Running hook '|Hook '.*' finished running successfully$)")
 _SHORT = {
     "NotReady": "not run: a stage that it needs failed",
     "Failed": "failed",
@@ -24,6 +25,8 @@ class _ShortLines(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, LesionflowError):
             return False  # told by what failed, and once more at the end
+        if _HOOK.match(record.getMessage()):
+            return False  # a hook that has something to say says it itself
         ended = _FINISHED.match(record.getMessage())
         if ended is not None:
             name, rest = ended["name"], ended["rest"]

@@ -38,6 +38,38 @@ def remember(workspace: Path) -> tuple[str, ...]:
     return tuple(readers)
 
 
+@task(name="propose", task_run_name="propose", cache_policy=NO_CACHE, persist_result=False)
+def propose_best(workspace: Path) -> dict[str, Any]:
+    """Hold the candidate against the gates and the champion, and change nothing."""
+    from components.registry.promote import decision_rows, promote_candidate
+
+    layout = Layout(workspace)
+    decision = promote_candidate(load_params(layout.params), layout, dry_run=True)
+    publish_decision(decision_rows(decision), decision.reason or "every gate is passed")
+    return decision.as_dict()
+
+
+@task(name="decline", task_run_name="decline", cache_policy=NO_CACHE, persist_result=False)
+def decline(workspace: Path, decision: dict[str, Any], reason: str) -> dict[str, Any]:
+    """Record that a person declined the candidate: its test numbers have been looked at."""
+    from components.registry.versions import open_registry
+
+    layout = Layout(workspace)
+    registry = open_registry(load_params(layout.params).registry, layout)
+    candidate = decision["candidate"]
+    registry.looks.add(
+        decision["test_set"]["id"],
+        {
+            "candidate": candidate["content_id"],
+            "label": candidate["label"],
+            "passed": False,
+            "decided_at": decision["decided_at"],
+        },
+    )
+    get_run_logger().info("%s", reason)
+    return decision | {"promoted": False, "changed": False, "reason": reason}
+
+
 @task(name="promote", task_run_name="promote", cache_policy=NO_CACHE, persist_result=False)
 def promote_best(workspace: Path) -> dict[str, Any]:
     """Hold the candidate against the gates and the champion; promote it if it passes."""

@@ -1,16 +1,24 @@
-"""The schedules are those of `params.yaml`, and a wrong one is refused before it is served."""
+"""The schedules are those of `params.yaml`; new data start `retrain`, and forms are typed."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 
 from components.errors import ParamsError
 from components.layout import Layout
 from components.params import load_params
 from flows.deployments import deployments
+from tasks.events import announce_new_snapshot
 
 
 def test_the_deployments_carry_cron_timezone_and_workspace(
@@ -36,3 +44,65 @@ def test_a_wrong_schedule_is_refused(
     edit_params(workspace, schedule=schedule)
     with pytest.raises(ParamsError, match=named):
         load_params(workspace / "params.yaml")
+
+
+def test_a_schedule_of_null_is_none(workspace: Path, edit_params: Callable[..., None]) -> None:
+    edit_params(workspace, schedule={"retrain_cron": None})
+    retrain, ingest, _ = deployments(Layout(workspace))
+    assert not retrain.schedules
+    assert ingest.schedules
+
+
+def test_the_parameters_are_typed_and_described_so_that_the_ui_shows_a_form(
+    workspace: Path,
+) -> None:
+    forms = {
+        each.flow_name: each._parameter_openapi_schema.model_dump()["properties"]
+        for each in deployments(Layout(workspace))
+    }
+    assert {name: set(form) for name, form in forms.items()} == {
+        "retrain": {"workspace"},
+        "ingest": {"workspace"},
+        "promote": {"workspace", "approval"},
+    }
+    assert forms["promote"]["workspace"]["format"] == "path"
+    assert forms["promote"]["approval"]["type"] == "boolean"
+    assert all(field["description"] for form in forms.values() for field in form.values())
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_new_snapshot_starts_retrain_in_its_own_workspace_and_in_no_other(
+    workspace: Path, tmp_path: Path, edit_params: Callable[..., None]
+) -> None:
+    edit_params(workspace, schedule={"retrain_cron": None, "ingest_cron": None})
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "params.yaml").write_bytes((workspace / "params.yaml").read_bytes())
+    mine, other = (deployments(Layout(root))[0] for root in (workspace, elsewhere))
+    other.name = "elsewhere"  # one name is one deployment
+    mine_id, other_id = mine.apply(), other.apply()
+
+    @flow(name="announce")
+    def announce() -> None:
+        announce_new_snapshot(_validated(workspace))
+
+    announce()
+    end = time.monotonic() + 30
+    while not (started := _runs(mine_id)) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert [run.parameters for run in started] == [{"workspace": str(workspace)}]
+    assert not _runs(other_id)
+
+
+def _validated(workspace: Path) -> Layout:
+    layout = Layout(workspace)
+    layout.validation_report.mkdir(parents=True)
+    profile = {"content_id": "c" * 64, "synthetic": True, "num_images": 3, "classes": {"nv": 3}}
+    (layout.validation_report / "profile.json").write_text(json.dumps(profile), encoding="utf-8")
+    return layout
+
+
+def _runs(deployment: UUID) -> list[Any]:
+    wanted = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
+    with get_client(sync_client=True) as client:
+        return list(client.read_flow_runs(flow_run_filter=wanted))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from components.layout import Layout
 from flows.server import answers, running_server
@@ -45,6 +49,45 @@ def test_the_ui_is_found_while_it_runs_and_leaves_nothing_when_it_is_terminated(
         server.wait(timeout=30)
     assert running_server(layout) is None
     assert not answers(url)
+
+
+@pytest.mark.slow
+def test_schedule_plans_the_runs_of_params(
+    workspace: Path, edit_params: Callable[..., None], tmp_path: Path
+) -> None:
+    edit_params(workspace, schedule={"retrain_cron": "0 3 * * 0", "ingest_cron": None})
+    port = _free_port()
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            ["lesionflow", "schedule", "--port", str(port)],
+            cwd=workspace,
+            env={name: value for name, value in os.environ.items() if name != "PREFECT_HOME"},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        end = time.monotonic() + 120
+        while not (planned := _planned(port)) and time.monotonic() < end:
+            time.sleep(0.5)
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+    assert planned, (tmp_path / "log").read_text()[-3000:]
+    assert all("T03:00:00" in start for start in planned)
+    assert not answers(f"http://127.0.0.1:{port}")
+
+
+def _planned(port: int) -> list[str]:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/flow_runs/filter",
+        data=b"{}",
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:
+            return [run["expected_start_time"] for run in json.load(response)]
+    except OSError:
+        return []
 
 
 def test_status_tells_what_is_out_of_date_and_why(finished_copy: Path, lesionflow: Command) -> None:

@@ -54,6 +54,21 @@ def test_ends_of_runs_are_said_in_a_few_words(kept: _Kept, said: str, seen: str)
     assert [record.getMessage() for record in kept.records] == [seen]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Running hook 'tell_failure' in response to entering state 'Failed'",
+        "Hook 'tell_failure' finished running successfully",
+    ],
+)
+def test_hooks_are_run_silently(kept: _Kept, said: str) -> None:
+    logging.getLogger("prefect.task_runs").info(said)
+    logging.getLogger("prefect.task_runs").error("An error was encountered while running hook 'x'")
+    assert [record.getMessage() for record in kept.records] == [
+        "An error was encountered while running hook 'x'"
+    ]
+
+
 def test_only_our_own_errors_lose_their_traceback(kept: _Kept) -> None:
     for error in (SourceError("gone", where="here", fix="look"), ValueError("a bug")):
         try:

@@ -1,0 +1,89 @@
+"""A promotion with approval waits for a person, suspended, and does what the person says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.flow_runs import resume_flow_run
+from prefect.runner import Runner
+
+from components.layout import Layout
+from components.params import load_params
+from components.registry.versions import open_registry
+from flows.approval import ApprovalError
+from flows.deployments import deployments
+from flows.promote import promote
+from tasks.promotion import decline, propose_best
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture
+def unpromoted(finished_copy: Path) -> Layout:
+    """Return a workspace with everything but a champion."""
+    layout = Layout(finished_copy)
+    for path in sorted((finished_copy / "registry").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    return layout
+
+
+@pytest.fixture
+def run_by_hand(unpromoted: Layout) -> Callable[..., Any]:
+    """Return a function that runs or takes up a flow run of promote/by-hand, as a worker would."""
+    deployment_id = deployments(unpromoted)[-1].apply()
+
+    def run(flow_run_id: UUID | None = None, **parameters: Any) -> Any:
+        with get_client(sync_client=True) as client:
+            if flow_run_id is None:
+                created = client.create_flow_run_from_deployment(
+                    deployment_id, parameters=parameters
+                )
+                flow_run_id = created.id
+            asyncio.run(Runner(name="by-hand").execute_flow_run(flow_run_id))
+            return client.read_flow_run(flow_run_id)
+
+    return run
+
+
+def _champion(layout: Layout) -> str | None:
+    return open_registry(load_params(layout.params).registry, layout).alias("champion")
+
+
+@pytest.mark.slow
+def test_it_waits_without_holding_the_workspace_and_promotes_when_approved(
+    unpromoted: Layout, run_by_hand: Callable[..., Any]
+) -> None:
+    waiting = run_by_hand(approval=True)
+    assert waiting.state_name == "Suspended"
+    assert _champion(unpromoted) is None
+    resume_flow_run(waiting.id, run_input={"promote": True, "name": "Dr. No", "why": "better"})
+    ended = run_by_hand(waiting.id)
+    assert ended.state_name == "Completed"
+    assert _champion(unpromoted) == "v0001"
+
+
+def test_a_declined_candidate_is_no_champion_and_has_used_the_test_set(unpromoted: Layout) -> None:
+    @flow(name="declining")
+    def declining() -> dict[str, Any]:
+        return decline(unpromoted.root, propose_best(unpromoted.root), "declined by Dr. No")
+
+    assert not declining()["promoted"]
+    assert _champion(unpromoted) is None
+    (uses,) = json.loads(next(unpromoted.root.rglob("test_uses.json")).read_text()).values()
+    assert [use["passed"] for use in uses] == [False]
+
+
+def test_a_run_without_a_deployment_cannot_wait_and_says_so_before_any_work(
+    workspace: Path,
+) -> None:
+    with pytest.raises(ApprovalError, match="promote/by-hand"):
+        promote(workspace, approval=True)
+    assert not (workspace / "data" / "raw").exists()

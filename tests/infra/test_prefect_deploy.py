@@ -1,0 +1,85 @@
+"""`prefect deploy` puts on a work pool of any kind what `lesionflow schedule` serves."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.settings import PREFECT_API_URL
+
+from components.layout import Layout
+from flows.deployments import deployments, on_new_snapshot
+
+REPO = Path(__file__).resolve().parents[2]
+PREFECT_FILE = REPO / "infra" / "prefect" / "prefect.yaml"
+PACKAGES = {
+    "process": "prefect",
+    "docker": "prefect-docker",
+    "kubernetes": "prefect-kubernetes",
+}
+
+
+def _make_pool(kind: str) -> None:
+    """Make a work pool with the job template of its kind, as `prefect work-pool create` does."""
+    views = importlib.resources.files("prefect.server.api.collections_data.views")
+    packaged = json.loads((views / "aggregate-worker-metadata.json").read_text(encoding="utf-8"))
+    template = packaged[PACKAGES[kind]][kind]["default_base_job_configuration"]
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(
+            WorkPoolCreate(name=f"pool-{kind}", type=kind, base_job_template=template)
+        )
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "process",
+        pytest.param("docker", marks=pytest.mark.slow),
+        pytest.param("kubernetes", marks=pytest.mark.slow),
+    ],
+)
+def test_the_same_deployments_with_the_schedules_of_params(kind: str, workspace: Path) -> None:
+    with (workspace / "params.yaml").open("a", encoding="utf-8") as params:
+        params.write("schedule: {retrain_cron: null, timezone: Europe/Vienna}\n")
+    _make_pool(kind)
+    done = subprocess.run(
+        ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_FILE)],
+        cwd=workspace,
+        env={
+            **os.environ,
+            "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+            "LESIONFLOW_WORK_POOL": f"pool-{kind}",
+            "LESIONFLOW_WORKSPACE": str(workspace),
+            "LESIONFLOW_IMAGE": "lesionflow:0.1.0",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    served = deployments(Layout(workspace))
+    with get_client(sync_client=True) as client:
+        for expected in served:
+            found = client.read_deployment_by_name(f"{expected.flow_name}/{expected.name}")
+            assert found.work_pool_name == f"pool-{kind}"
+            assert found.parameters == expected.parameters
+            form = expected._parameter_openapi_schema.properties
+            assert found.parameter_openapi_schema["properties"] == form
+            active = [each.schedule for each in found.schedules if each.active]
+            assert active == [each.schedule for each in expected.schedules]
+            assert found.pull_steps == [
+                {"prefect.deployments.steps.set_working_directory": {"directory": str(workspace)}}
+            ]
+        retrain = client.read_deployment_by_name("retrain/scheduled")
+        automations = client.read_resource_related_automations(f"prefect.deployment.{retrain.id}")
+    (automation,) = automations
+    mine = on_new_snapshot(Layout(workspace))
+    assert automation.trigger.expect == mine.expect
+    assert automation.trigger.match.root == mine.match.root
