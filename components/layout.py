@@ -148,6 +148,11 @@ class Layout:
         return self.reports / "leaderboard.csv"
 
     @property
+    def leaking_split(self) -> Path:
+        """What a split of single images would have claimed for the winner."""
+        return self.reports / "leaking_split.json"
+
+    @property
     def report(self) -> Path:
         return self.reports / "report.html"
 
