@@ -23,6 +23,7 @@ from components.evaluation.prediction_table import Predictions, parse_prediction
 from components.evaluation.report_data import (
     data_section,
     image_files,
+    num_test_uses,
     provenance_rows,
     read_document,
     weights_origin,
@@ -76,6 +77,7 @@ def run(params: Params, layout: Layout) -> None:
             "run_titles": RUN_TITLES,
             "data": data_section(layout, params.seed),
             "leaking_split": leaking_split,
+            "num_test_uses": num_test_uses(layout),
             "provenance": provenance_rows(params, layout, board["candidate"]),
         }
         _step(5, "page")

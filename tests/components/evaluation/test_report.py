@@ -17,8 +17,10 @@ from components.backbones.saved import Member, ModelFile, save_model
 from components.backbones.zoo import create_backbone
 from components.dataset import ingest, measure, pack
 from components.dataset.fingerprint import refresh_sources
+from components.errors import TableError
 from components.evaluation import rank, report
 from components.evaluation.evaluate import part_table, write_evaluation
+from components.evaluation.uses import id_of_test_set, write_test_uses
 from components.layout import Layout
 from components.params import Params, parse_params, read_yaml
 from components.splitting import split
@@ -46,6 +48,7 @@ def build_workspace(root: Path, params: Params) -> Layout:
     """Run everything but the trainings, the search for pairs and the checks."""
     layout = Layout(root)
     write_text(layout.withdrawn, "column,value\n")
+    write_text(layout.test_uses, "{}\n")
     refresh_sources(params, layout)
     ingest.run(params, layout)
     measure.run(params, layout)
@@ -226,6 +229,24 @@ def test_the_page_says_what_a_split_by_image_would_have_claimed(layout: Layout, 
     assert f"{found['leaking_share']:.1%} of its test images" in part
 
 
+def test_the_page_says_how_often_its_test_set_was_used(
+    layout: Layout, page: str, tmp_path: Path
+) -> None:
+    assert "recorded <strong>no</strong> candidates" in page
+    splits, labels = read_table(layout.splits), read_table(layout.labels)
+    test = labels[labels["image_id"].isin(splits.loc[splits["split"] == "test", "image_id"])]
+    other = Layout(tmp_path)
+    for path in (layout.splits, layout.labels):
+        place = tmp_path / path.relative_to(layout.root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+    write_test_uses(other.test_uses, {id_of_test_set(test): 3, "another test set": 5})
+    assert report.num_test_uses(other) == 3
+    other.test_uses.write_text("[]")
+    with pytest.raises(TableError, match="how often test sets"):
+        report.num_test_uses(other)
+
+
 def test_every_backbone_has_its_row_and_its_section(page: str) -> None:
     for name in SKILL:
         assert page.count(f'<td class="left">{name}</td>') >= 1
@@ -307,6 +328,7 @@ def test_hostile_ids_are_text(layout: Layout, params: Params) -> None:
         "models": [],
         "run_titles": [],
         "data": report.data_section(layout, 0),
+        "num_test_uses": 1,
         "leaking_split": {"measured": False, "backbone": "<script>", "reason": "<script>"},
         "provenance": [],
     }
