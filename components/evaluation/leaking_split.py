@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 
 from components.backbones.saved import read_model
 from components.backbones.weights import WeightsFile, resolve_weights
@@ -130,8 +133,6 @@ def principal_components(features: npt.NDArray[np.float32]) -> Floats:
 
     No label takes part. It makes the many heads cheap.
     """
-    from sklearn.decomposition import PCA
-
     values = features.astype(np.float64)
     spread = values.std(axis=0)
     values = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
@@ -209,9 +210,6 @@ def deal(
 
 def head_balanced_accuracy(features: Floats, truth: Codes, train: Flags, test: Flags) -> float:
     """Train a softmax head, classes weighted evenly; return its balanced accuracy on `test`."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     strength = 1 / (_PENALTY * train.sum())
     head = LogisticRegression(C=strength, class_weight="balanced", max_iter=_STEPS, tol=1e-3)
     with warnings.catch_warnings():
