@@ -66,6 +66,11 @@ class Layout:
         return self.root / "data" / "reference_profile.json"
 
     @property
+    def test_uses(self) -> Path:
+        """How often each test set has been used, for the report (kept in Git)."""
+        return self.root / "data" / "test_uses.json"
+
+    @property
     def withdrawn(self) -> Path:
         """Ids and bytes that no snapshot takes again (append-only, kept in Git)."""
         return self.root / "data" / "withdrawn.csv"
@@ -151,6 +156,11 @@ class Layout:
     @property
     def leaderboard_csv(self) -> Path:
         return self.reports / "leaderboard.csv"
+
+    @property
+    def leaking_split(self) -> Path:
+        """What a split of single images would have claimed for the winner."""
+        return self.reports / "leaking_split.json"
 
     @property
     def report(self) -> Path:

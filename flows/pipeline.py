@@ -19,6 +19,7 @@ from components.errors import LesionflowError
 from components.layout import Layout
 from components.params import Params, load_params
 from tasks.graph import Stage, read_graph
+from tasks.promotion import recall_test_uses
 from tasks.stage import StageError, end_running_stages, run_stage
 
 
@@ -57,12 +58,17 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
     ------
     RunError
         At least one stage failed.
+    RegistryError
+        There is a report to make, and the registry, which knows how often its test set has been
+        used, cannot be reached: nothing was begun.
     """
     params = load_params(layout.params)
     graph = read_graph(layout.root)
     stages = graph.upto(kinds) if kinds else list(graph.stages.values())
     stale = {stage.name for stage in stages} & graph.stale
     trainings = [stage for stage in stages if stage.kind == "train" and stage.name in stale]
+    if "report" in stale:
+        recall_test_uses(layout.root)
     get_run_logger().info("%d of %d stages are out of date", len(stale), len(stages))
     with training_cluster(params, needed=bool(trainings)) as environment:
         run_stages(

@@ -38,6 +38,19 @@ def remember(workspace: Path) -> tuple[str, ...]:
     return tuple(readers)
 
 
+def recall_test_uses(workspace: Path) -> None:
+    """Bring what the report says of the test set's uses up to date with the registry.
+
+    Only before a report that is made anyway: a promotion alone puts no report out of date.
+    """
+    from components.evaluation.uses import write_test_uses
+    from components.registry.versions import open_registry
+
+    layout = Layout(workspace)
+    registry = open_registry(load_params(layout.params).registry, layout)
+    write_test_uses(layout.test_uses, registry.looks.counts())
+
+
 @task(name="propose", task_run_name="propose", cache_policy=NO_CACHE, persist_result=False)
 def propose_best(workspace: Path) -> dict[str, Any]:
     """Hold the candidate against the gates and the champion, and change nothing."""

@@ -77,7 +77,7 @@ def copy_workspace() -> Callable[[Path], Path]:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(REPO / name, target)
         # The ledger and the sources of the checkout may hold what somebody ran there.
-        for name in ("data/split_ledger.csv", "data/sources.json"):
+        for name in ("data/split_ledger.csv", "data/sources.json", "data/test_uses.json"):
             tracked = subprocess.run(
                 ["git", "show", f"HEAD:{name}"], cwd=REPO, capture_output=True, check=False
             )

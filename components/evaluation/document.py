@@ -95,6 +95,21 @@ def number_interval(
     return None if own is None else [round(bound, DIGITS) for bound in own]
 
 
+def why_no_interval(value: float, resampled: Floats, num_groups: int) -> str:
+    """Return why `number_interval` gives none, for people; parameters as there.
+
+    A classifier that names one class whatever it sees has a balanced accuracy of 1 / C in every
+    resample: the images tell nothing of its spread.
+    """
+    if np.isnan(value):
+        return "undefined"
+    if num_groups < LEAST_GROUPS:
+        return "too few groups"
+    if np.isnan(resampled).mean() > 0.1:
+        return "undefined in many resamples"
+    return "no spread"
+
+
 def groups_behind(table: Predictions) -> dict[str, int]:
     """Return how many groups each number of a class rests on; the others rest on all."""
     return dict(_support(table))

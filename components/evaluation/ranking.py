@@ -18,7 +18,12 @@ import pandas as pd
 
 from components.errors import TableError
 from components.evaluation.comparison import difference_document, holm, mcnemar
-from components.evaluation.document import groups_behind, number_interval, plain
+from components.evaluation.document import (
+    groups_behind,
+    number_interval,
+    plain,
+    why_no_interval,
+)
 from components.evaluation.ensembles import RunName
 from components.evaluation.intervals import image_weights, stack
 from components.evaluation.metrics import Measures, measure
@@ -142,18 +147,27 @@ def backbone_resamples(part: PartNumbers, runs: Sequence[RunName], seed: int) ->
 def backbone_document(
     part: PartNumbers, runs: Sequence[RunName], resampled: Measures
 ) -> dict[str, Any]:
-    """Return each number's `mean`, 95 % interval (`low`, `high`), `sd` over seeds and `by_seed`."""
+    """Return the numbers of a backbone.
+
+    Returns
+    -------
+    dict
+        Of each number `mean`, 95 % interval (`low`, `high`; where there is none `no_interval`
+        says why), `sd` over seeds and `by_seed`.
+    """
     document = {}
     table = part.tables[runs[0]]
     support, sources = groups_behind(table), shown_numbers(table.classes)
     for name, values in resampled.items():
         by_seed = [part.values[run][name] for run in runs]
         mean, source = float(np.mean(by_seed)), sources[name]
-        bounds = number_interval(source, mean, values, support.get(source, table.num_groups))
+        num_groups = support.get(source, table.num_groups)
+        bounds = number_interval(source, mean, values, num_groups)
         document[name] = {
             "mean": plain(mean),
             "low": bounds[0] if bounds else None,
             "high": bounds[1] if bounds else None,
+            "no_interval": None if bounds else why_no_interval(mean, values, num_groups),
             "sd": plain(float(np.std(by_seed, ddof=1))) if len(runs) > 1 else None,
             "by_seed": [plain(value) for value in by_seed],
         }
@@ -258,7 +272,7 @@ def leaderboard_rows(leaderboard: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "backbone": row["backbone"] + (" *" if row["backbone"] in chosen else ""),
                 "seeds": len(row["seeds"]),
                 "balanced accuracy": _cell(best["mean"]),
-                "95 %": f"{_cell(best['low'])}–{_cell(best['high'])}",
+                "95 %": _interval(best),
                 "melanoma sens.": _cell(_mean(validation, "melanoma_sensitivity")),
                 "on test": _cell(test["balanced_accuracy"]["mean"]),
                 "weights": f"{row['num_parameters'] / 1e6:.1f} M",
@@ -267,6 +281,12 @@ def leaderboard_rows(leaderboard: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _interval(numbers: Mapping[str, Any]) -> str:
+    if numbers["low"] is None:
+        return f"none ({numbers['no_interval']})"
+    return f"{_cell(numbers['low'])}–{_cell(numbers['high'])}"
 
 
 def _mean(numbers: Mapping[str, Any], name: str) -> float | None:

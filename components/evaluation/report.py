@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.atomic import atomic_path, write_text
+from components.atomic import atomic_path, write_json, write_text
 from components.evaluation import plots, plots_overview
 from components.evaluation.calibration import apply_temperature
 from components.evaluation.ensembles import candidate_predictions
+from components.evaluation.leaking_split import measure_leaking_split
 from components.evaluation.prediction_table import Predictions, parse_predictions
 from components.evaluation.report_data import (
     data_section,
     image_files,
+    num_test_uses,
     provenance_rows,
     read_document,
     weights_origin,
@@ -50,11 +52,11 @@ from components.tables import read_table, write_table
 
 Document = dict[str, Any]
 _TEMPLATES = Path(__file__).parent / "templates"
-_NUM_STEPS = 5
+_NUM_STEPS = 6
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Write `reports/report.html` and `reports/plots/`."""
+    """Write `reports/report.html`, `reports/leaking_split.json` and `reports/plots/`."""
     board = read_document(layout.leaderboard)
     with plots.style():
         _step(0, "winner")
@@ -63,7 +65,10 @@ def run(params: Params, layout: Layout) -> None:
         leaderboard = leaderboard_section(layout, board)
         _step(2, "models")
         models = [model_section(params, layout, row, board["candidate"]) for row in board["rows"]]
-        _step(3, "data")
+        _step(3, "leaking split")
+        leaking_split = measure_leaking_split(layout, board["candidate"], params.seed)
+        write_json(layout.leaking_split, leaking_split)
+        _step(4, "data")
         context = {
             "recipe": params.recipe,
             "winner": winner,
@@ -71,9 +76,11 @@ def run(params: Params, layout: Layout) -> None:
             "models": models,
             "run_titles": RUN_TITLES,
             "data": data_section(layout, params.seed),
+            "leaking_split": leaking_split,
+            "num_test_uses": num_test_uses(layout),
             "provenance": provenance_rows(params, layout, board["candidate"]),
         }
-        _step(4, "page")
+        _step(5, "page")
         write_text(layout.report, render(context))
     _step(_NUM_STEPS, "done")
 

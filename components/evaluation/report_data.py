@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from components.evaluation.report_pictures import joined_pairs, quarantined_images
+from components.evaluation.uses import id_of_test_set, read_test_uses
 from components.layout import Layout
 from components.params import Params
 from components.splitting.groups import joined_only_by_pairs
@@ -43,6 +44,14 @@ def data_section(layout: Layout, seed: int) -> Document:
         "quarantined": quarantined_images(quarantine, files),
         "checks": _checks(layout),
     }
+
+
+def num_test_uses(layout: Layout) -> int:
+    """Return how many candidates this test set had been used for when the flow last asked."""
+    labels, splits = read_table(layout.labels), read_table(layout.splits)
+    test = splits.loc[splits["split"] == "test", "image_id"]
+    test_set = id_of_test_set(labels[labels["image_id"].isin(test)])
+    return read_test_uses(layout.test_uses).get(test_set, 0)
 
 
 def _left_out(splits: pd.DataFrame) -> list[Document]:

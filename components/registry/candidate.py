@@ -20,6 +20,7 @@ from components.backbones.saved import (
     read_model,
 )
 from components.errors import RegistryError
+from components.evaluation.uses import id_of_test_set
 from components.layout import Layout
 from components.params import Params
 from components.registry.ancestry import (
@@ -96,8 +97,7 @@ class Candidate:
     @property
     def test_set(self) -> str:
         """Hash of the test images and their diagnoses."""
-        rows = self.exposure[self.exposure["split"] == "test"]
-        return canonical_hash(sorted(rows[["sha256", "diagnosis"]].to_numpy(object).tolist()))
+        return id_of_test_set(self.exposure[self.exposure["split"] == "test"])
 
     def load(self) -> LoadedModel:
         """Return the model ready to predict; the weights' checksums are verified."""

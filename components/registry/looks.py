@@ -25,6 +25,10 @@ class Looks:
         """Return how many candidates other than `without` were held against `test_set`."""
         return sum(use["candidate"] != without for use in self._read()[0].get(test_set, []))
 
+    def counts(self) -> dict[str, int]:
+        """Return test set -> how many candidates were held against it."""
+        return {test_set: len(uses) for test_set, uses in self._read()[0].items()}
+
     def add(self, test_set: str, use: dict[str, Any]) -> None:
         """Record a decision; `use` names its `candidate` (content id)."""
         while True:

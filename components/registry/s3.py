@@ -22,6 +22,7 @@ from typing import Any
 from components.errors import RegistryError
 from components.registry.checksums import damaged, parse_checksums, problems_of
 from components.registry.s3_errors import explained
+from components.registry.s3_uploads import abort_upload, unfinished_uploads
 from components.registry.store import (
     MARKER,
     VERSIONS,
@@ -34,7 +35,9 @@ from components.registry.store import (
 
 CLAIM = "claim.json"
 STALE_AFTER = timedelta(hours=1)
-"""An unfinished version that nothing was added to for so long is a leftover."""
+"""An unfinished version that nothing was added to for so long is a leftover; so is an upload in
+parts whose last part is that old."""
+_UPLOAD = "#upload="
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 60, 4
 
 
@@ -206,22 +209,44 @@ class S3Store:
             name = key.split("/")[1]
             newest[name] = max(newest.get(name, found["LastModified"]), found["LastModified"])
         now = self._server_time()
+        return (
+            [
+                Leftover(
+                    f"{VERSIONS}/{name}",
+                    f"no {MARKER} in it; last written {time:%Y-%m-%d %H:%M} UTC",
+                    in_use=now - time < self._stale_after,
+                )
+                for name, time in sorted(newest.items())
+                if name not in complete
+            ]
+            + [
+                Leftover(
+                    f"{VERSIONS}/{name}/{CLAIM}", "a claim that was not taken back", in_use=False
+                )
+                for name in sorted(complete)
+                if f"{VERSIONS}/{name}/{CLAIM}" in objects
+            ]
+            + self._unfinished_uploads(now)
+        )
+
+    def _unfinished_uploads(self, now: Any) -> list[Leftover]:
+        with self._talking(""):
+            uploads = unfinished_uploads(self._client, self._bucket, self._prefix)
         return [
             Leftover(
-                f"{VERSIONS}/{name}",
-                f"no {MARKER} in it; last written {time:%Y-%m-%d %H:%M} UTC",
-                in_use=now - time < self._stale_after,
+                f"{one.key.removeprefix(self._prefix)}{_UPLOAD}{one.upload_id}",
+                f"an unfinished upload; last written {one.last_written:%Y-%m-%d %H:%M} UTC",
+                in_use=now - one.last_written < self._stale_after,
             )
-            for name, time in sorted(newest.items())
-            if name not in complete
-        ] + [
-            Leftover(f"{VERSIONS}/{name}/{CLAIM}", "a claim that was not taken back", in_use=False)
-            for name in sorted(complete)
-            if f"{VERSIONS}/{name}/{CLAIM}" in objects
+            for one in uploads
         ]
 
     def remove_leftover(self, leftover: Leftover) -> None:
-        if leftover.name.endswith(CLAIM):
+        key, is_upload, upload_id = leftover.name.partition(_UPLOAD)
+        if is_upload:
+            with self._talking(key):
+                abort_upload(self._client, self._bucket, self._prefix + key, upload_id)
+        elif leftover.name.endswith(CLAIM):
             self._delete([leftover.name])
         else:
             self._delete(list(self._objects(f"{leftover.name}/")))

@@ -248,3 +248,23 @@ def test_a_recipe_of_benign_and_malignant_is_ranked_by_malignant_sensitivity(
     board = _read(layout)
     assert board["melanoma_sensitivity_of"] == "malignant.sensitivity"
     assert board["rows"][0]["validation"]["melanoma_sensitivity"]["mean"] > 0
+
+
+def test_a_backbone_that_names_one_class_only_has_no_interval_and_the_board_says_why(
+    make_board: MakeBoard,
+) -> None:
+    params, layout = make_board(backbones=("resnet18", "vgg11"), seeds=(0,))
+    path = layout.evaluation("vgg11", 0) / "validation.parquet"
+    frame = read_table(path)
+    columns = [c for c in frame.columns if c.startswith("p_")]
+    frame[columns] = np.eye(len(columns))[-2]
+    write_table(frame, path)
+    rank.run(params, layout)
+    board = _read(layout)
+    constant = board["rows"][-1]["validation"]["balanced_accuracy"]
+    assert constant["mean"] == pytest.approx(1 / len(columns))
+    assert constant["low"] is None and constant["no_interval"] == "no spread"
+    first, last = leaderboard_rows(board)
+    assert last["95 %"] == "none (no spread)"
+    assert first["95 %"].count("–") == 1
+    assert board["rows"][0]["validation"]["balanced_accuracy"]["no_interval"] is None

@@ -15,10 +15,12 @@ from components.atomic import write_json, write_text
 from components.backbones.preprocess import Preprocessing
 from components.backbones.saved import Member, ModelFile, save_model
 from components.backbones.zoo import create_backbone
-from components.dataset import ingest, measure
+from components.dataset import ingest, measure, pack
 from components.dataset.fingerprint import refresh_sources
+from components.errors import TableError
 from components.evaluation import rank, report
 from components.evaluation.evaluate import part_table, write_evaluation
+from components.evaluation.uses import id_of_test_set, write_test_uses
 from components.layout import Layout
 from components.params import Params, parse_params, read_yaml
 from components.splitting import split
@@ -46,6 +48,7 @@ def build_workspace(root: Path, params: Params) -> Layout:
     """Run everything but the trainings, the search for pairs and the checks."""
     layout = Layout(root)
     write_text(layout.withdrawn, "column,value\n")
+    write_text(layout.test_uses, "{}\n")
     refresh_sources(params, layout)
     ingest.run(params, layout)
     measure.run(params, layout)
@@ -57,6 +60,7 @@ def build_workspace(root: Path, params: Params) -> Layout:
     write_table(pd.DataFrame(reasons, columns=list(QUARANTINE_COLUMNS)), layout.quarantine)
     write_json(layout.validation_report / "summary.json", _summary(list(broken)))
     split.run(params, layout)
+    pack.run(params, layout)
     for backbone in params.backbones:
         for seed in params.seeds:
             _train(params, layout, backbone, seed)
@@ -108,7 +112,11 @@ def _train(params: Params, layout: Layout, backbone: str, seed: int) -> None:
             members=(
                 Member(file="model.safetensors", backbone=backbone, preprocessing=preprocessing),
             ),
-            provenance={"weights": {"origin": "none", "sha256": None}, "seed": seed},
+            provenance={
+                "weights": {"origin": "none (random start)", "sha256": ""},
+                "training": {"weights": "none"},
+                "seed": seed,
+            },
         ),
     )
     epochs = np.arange(1, 6)
@@ -189,12 +197,14 @@ def test_synthetic_pictures_and_research_use_are_said_first(page: str) -> None:
 
 def test_the_same_input_gives_the_same_bytes(layout: Layout, params: Params, page: str) -> None:
     plots = {path.name: path.read_bytes() for path in layout.plots.rglob("*") if path.is_file()}
+    leaking_split = layout.leaking_split.read_bytes()
     shutil.rmtree(layout.plots)
     layout.report.unlink()
     report.run(params, layout)
     again = {path.name: path.read_bytes() for path in layout.plots.rglob("*") if path.is_file()}
     assert layout.report.read_text(encoding="utf-8") == page
     assert again == plots
+    assert layout.leaking_split.read_bytes() == leaking_split
 
 
 def test_the_candidate_is_described_by_its_own_numbers(layout: Layout, page: str) -> None:
@@ -208,6 +218,33 @@ def test_the_candidate_is_described_by_its_own_numbers(layout: Layout, page: str
     assert f"{own['per_class']['mel']['sensitivity']:.3f}" in verdict
     low, high = own["intervals"]["balanced_accuracy"]
     assert f"{low:.3f} – {high:.3f}" in verdict
+
+
+def test_the_page_says_what_a_split_by_image_would_have_claimed(layout: Layout, page: str) -> None:
+    found = json.loads(layout.leaking_split.read_text())
+    part = page[page.index("What a split by image") : page.index("Near-duplicates</h3>")]
+    assert found["measured"]
+    assert f"{found['group_level']['mean']:.3f}" in part
+    assert f"{found['difference']['mean']:+.3f}" in part
+    assert f"{found['leaking_share']:.1%} of its test images" in part
+
+
+def test_the_page_says_how_often_its_test_set_was_used(
+    layout: Layout, page: str, tmp_path: Path
+) -> None:
+    assert "recorded <strong>no</strong> candidates" in page
+    splits, labels = read_table(layout.splits), read_table(layout.labels)
+    test = labels[labels["image_id"].isin(splits.loc[splits["split"] == "test", "image_id"])]
+    other = Layout(tmp_path)
+    for path in (layout.splits, layout.labels):
+        place = tmp_path / path.relative_to(layout.root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+    write_test_uses(other.test_uses, {id_of_test_set(test): 3, "another test set": 5})
+    assert report.num_test_uses(other) == 3
+    other.test_uses.write_text("[]")
+    with pytest.raises(TableError, match="how often test sets"):
+        report.num_test_uses(other)
 
 
 def test_every_backbone_has_its_row_and_its_section(page: str) -> None:
@@ -291,6 +328,8 @@ def test_hostile_ids_are_text(layout: Layout, params: Params) -> None:
         "models": [],
         "run_titles": [],
         "data": report.data_section(layout, 0),
+        "num_test_uses": 1,
+        "leaking_split": {"measured": False, "backbone": "<script>", "reason": "<script>"},
         "provenance": [],
     }
     assert "<script>" not in report.render(context)

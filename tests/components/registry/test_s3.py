@@ -158,6 +158,30 @@ def test_an_upload_under_way_is_left_alone_and_an_old_one_removed(s3_bucket: str
     assert store.leftovers() == []
 
 
+def test_parts_of_a_large_file_whose_upload_was_killed_are_found_and_removed(
+    s3_bucket: str, tmp_path: Path
+) -> None:
+    client = boto3.session.Session().client("s3")
+    key = "deep/prefix/versions/v0001/model.safetensors"
+    where: dict[str, Any] = {"Bucket": s3_bucket, "Key": key}
+    upload = client.create_multipart_upload(**where)["UploadId"]
+    client.upload_part(**where, UploadId=upload, PartNumber=1, Body=b"a part")
+    client.create_multipart_upload(Bucket=s3_bucket, Key="elsewhere/model.safetensors")
+
+    def registry(age: timedelta) -> Registry:
+        store = S3Store(f"s3://{s3_bucket}/deep/prefix", stale_after=age)
+        return Registry(store, "tiny", tmp_path / "cache")
+
+    assert registry(timedelta(hours=1)).check(repair=True) == [], "somebody may be uploading it"
+    (found,) = registry(timedelta(0)).check()
+    assert found["kind"] == "leftover" and "unfinished upload" in found["detail"]
+    assert found["name"].startswith("versions/v0001/model.safetensors")
+    (repaired,) = registry(timedelta(0)).check(repair=True)
+    assert repaired["repaired"]
+    left = client.list_multipart_uploads(Bucket=s3_bucket)["Uploads"]
+    assert [entry["Key"] for entry in left] == ["elsewhere/model.safetensors"]
+
+
 def test_who_was_taken_for_dead_does_not_complete_a_version(
     registry: Registry, files_of: Files
 ) -> None:
