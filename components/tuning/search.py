@@ -43,7 +43,8 @@ def run_search(study: Study) -> list[Trial]:
         {"CPU": job.params.cpus_per_worker, "GPU": job.params.gpus_per_worker}, 1, where=where
     )
     check_writable(study.storage)
-    forget_old(Storage.open(study.storage))
+    for place in (study.storage, *(study.job_of(n).checkpoints for n in range(len(study.trials)))):
+        forget_old(Storage.open(place))
     if not cluster.on_this_machine():
         study = study.with_job(ship(job))
     found = _tuner(study).fit()
