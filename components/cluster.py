@@ -45,6 +45,10 @@ _EVERYWHERE = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    # Ray Tune: leave Ctrl-C to Python, as above, and write no files of its own beside ours.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # and prints nothing where it is told so
 }
 _PRIVATE = {
     # Named after its use on laptops: a cluster that only this machine can reach, on 127.0.0.1.

@@ -170,6 +170,11 @@ class Layout:
     def plots(self) -> Path:
         return self.reports / "plots"
 
+    @property
+    def tuning(self) -> Path:
+        """What `lesionflow tune` found, per backbone; no stage owns it."""
+        return self.reports / "tune"
+
     # --- outside every stage -------------------------------------------------------------
     @property
     def state(self) -> Path:

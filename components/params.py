@@ -21,6 +21,7 @@ from components.registry.config import GateParams, RegistryParams
 from components.settings import Settings
 from components.splitting.config import SplitParams
 from components.training.config import TrainingParams
+from components.tuning.config import TuneParams
 from components.validation.config import ValidationParams
 
 
@@ -79,6 +80,7 @@ class Params(Settings):
     """Checkpoints and what travels to the nodes: a folder (from the workspace) or `s3://…`."""
     cluster: ClusterParams
     schedule: ScheduleParams = ScheduleParams()
+    tune: TuneParams = TuneParams()
 
     @model_validator(mode="after")
     def _seeds_are_distinct(self) -> Self:

@@ -1,16 +1,19 @@
-"""What a finished run tells on the terminal: leaderboard, decision, where the report lies."""
+"""What a finished run tells on the terminal: tables, decisions, where to read more."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from components.layout import Layout
+
+if TYPE_CHECKING:
+    from components.tuning.tune import Outcome
 
 DISCLAIMER = "Research software, no medical device: not for diagnosis."
 
@@ -30,6 +33,22 @@ def print_outcome(layout: Layout, outcome: Mapping[str, Any]) -> None:
     print(decision["reason"])
     print(f"report: {layout.report}")
     print(DISCLAIMER)
+
+
+def print_search(outcome: Outcome, changes: Sequence[str], *, apply: bool) -> None:
+    """Print what a `tune` found, and what it changed in `params.yaml` if it was told to."""
+    print()
+    print_table(outcome.rows(), title=f"Trials of {outcome.backbone} (judged on validation)")
+    print(outcome.verdict)
+    print(f"trials: {outcome.table}\nplot: {outcome.picture}")
+    for change in changes:
+        print(f"params.yaml: {change}")
+    if changes:
+        print("next: lesionflow retrain")
+    elif apply:
+        print("params.yaml: left as it is")
+    elif outcome.best.number:
+        print(f"write them into params.yaml: lesionflow tune {outcome.backbone} --apply")
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *, title: str) -> None:

@@ -18,6 +18,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from components.errors import LesionflowError
 from components.layout import Layout
 from components.params import Params, load_params
+from components.training.cost import relative_cost
 from tasks.graph import Stage, read_graph
 from tasks.promotion import recall_test_uses
 from tasks.stage import StageError, end_running_stages, run_stage
@@ -65,6 +66,7 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
     params = load_params(layout.params)
     graph = read_graph(layout.root)
     stages = graph.upto(kinds) if kinds else list(graph.stages.values())
+    stages = longest_trainings_first(stages, params)
     stale = {stage.name for stage in stages} & graph.stale
     trainings = [stage for stage in stages if stage.kind == "train" and stage.name in stale]
     if "report" in stale:
@@ -82,6 +84,24 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
     return stale
 
 
+def longest_trainings_first(stages: Sequence[Stage], params: Params) -> list[Stage]:
+    """Return `stages` with the trainings in the order in which all of them end early.
+
+    A long training that starts last leaves the rest of the machine idle. Trainings do not wait for
+    each other, so they may change places; all other stages keep theirs.
+    """
+    cost = {
+        f"train@{name}-{seed}": relative_cost(name, params.training_of(name))
+        for name in params.backbones
+        for seed in params.seeds
+    }
+    trainings = sorted(
+        (stage for stage in stages if stage.name in cost), key=lambda stage: -cost[stage.name]
+    )
+    ordered = iter(trainings)
+    return [next(ordered) if stage.name in cost else stage for stage in stages]
+
+
 def run_stages(
     stages: Iterable[Stage],
     stale: Iterable[str],
@@ -90,7 +110,7 @@ def run_stages(
     environment: Mapping[str, str],
     side_by_side: int,
 ) -> None:
-    """Bring `stages` (in topological order) up to date.
+    """Bring `stages` (in topological order) up to date; of those that can start, the first does.
 
     A failed stage stops only what stands below it; the others are finished and kept.
 

@@ -80,6 +80,17 @@ def publish_decision(rows: list[dict[str, Any]], verdict: str) -> None:
     create_table_artifact(table=rows, key="promotion", description=verdict)
 
 
+def publish_search(backbone: str, rows: list[dict[str, Any]], verdict: str, picture: Path) -> None:
+    """Show the trials of a search as a table, the best first, and their picture."""
+    key = artifact_key(f"tune-{backbone}")
+    create_table_artifact(table=rows, key=key, description=verdict)
+    create_markdown_artifact(
+        markdown=f"# {backbone}\n\n{verdict}\n\n{_picture(picture)}",
+        key=f"{key}-plot",
+        description="Learning curves, and the score over each searched key.",
+    )
+
+
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 

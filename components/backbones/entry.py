@@ -39,6 +39,8 @@ class Backbone:
     library: Literal["torchvision", "timm"]
     constructor: str
     num_features: int
+    gigamacs: float
+    """Multiply-adds of one picture of 224 px, in thousands of millions."""
     blocks: tuple[tuple[str, ...], ...]
     published: tuple[Published, ...]
     cut: tuple[str, ...] = ()

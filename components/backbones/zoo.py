@@ -30,12 +30,13 @@ def _torchvision(*names: str, layout: str = "upstream") -> tuple[Published, ...]
     return tuple(Published((name,), url=_TORCHVISION + name, layout=layout) for name in names)
 
 
-def _resnet(name: str, num_features: int, *files: str) -> Backbone:
+def _resnet(name: str, num_features: int, gigamacs: float, *files: str) -> Backbone:
     return Backbone(
         name=name,
         library="torchvision",
         constructor=name,
         num_features=num_features,
+        gigamacs=gigamacs,
         cut=("fc",),
         head=("fc",),
         blocks=(("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)),
@@ -43,12 +44,15 @@ def _resnet(name: str, num_features: int, *files: str) -> Backbone:
     )
 
 
-def _vgg(name: str, convolutions: tuple[tuple[int, ...], ...], file: str) -> Backbone:
+def _vgg(
+    name: str, gigamacs: float, convolutions: tuple[tuple[int, ...], ...], file: str
+) -> Backbone:
     return Backbone(
         name=name,
         library="torchvision",
         constructor=name,
         num_features=512,
+        gigamacs=gigamacs,
         head=("classifier",),
         dropout=0.5,
         blocks=tuple(tuple(f"features.{index}" for index in block) for block in convolutions),
@@ -56,12 +60,13 @@ def _vgg(name: str, convolutions: tuple[tuple[int, ...], ...], file: str) -> Bac
     )
 
 
-def _densenet(name: str, num_features: int, file: str) -> Backbone:
+def _densenet(name: str, num_features: int, gigamacs: float, file: str) -> Backbone:
     return Backbone(
         name=name,
         library="torchvision",
         constructor=name,
         num_features=num_features,
+        gigamacs=gigamacs,
         cut=("classifier",),
         head=("classifier",),
         blocks=(
@@ -76,17 +81,18 @@ def _densenet(name: str, num_features: int, file: str) -> Backbone:
 
 
 _ENTRIES = (
-    _resnet("resnet18", 512, "resnet18-f37072fd.pth"),
-    _resnet("resnet50", 2048, "resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"),
-    _resnet("resnet101", 2048, "resnet101-63fe2227.pth", "resnet101-cd907fc2.pth"),
-    _vgg("vgg11", ((0,), (3,), (6, 8), (11, 13), (16, 18)), "vgg11-8a719046.pth"),
+    _resnet("resnet18", 512, 1.81, "resnet18-f37072fd.pth"),
+    _resnet("resnet50", 2048, 4.09, "resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"),
+    _resnet("resnet101", 2048, 7.8, "resnet101-63fe2227.pth", "resnet101-cd907fc2.pth"),
+    _vgg("vgg11", 7.49, ((0,), (3,), (6, 8), (11, 13), (16, 18)), "vgg11-8a719046.pth"),
     _vgg(
         "vgg19",
+        19.51,
         ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34)),
         "vgg19-dcbb9e9d.pth",
     ),
-    _densenet("densenet121", 1024, "densenet121-a639ec97.pth"),
-    _densenet("densenet201", 1920, "densenet201-c1103571.pth"),
+    _densenet("densenet121", 1024, 2.83, "densenet121-a639ec97.pth"),
+    _densenet("densenet201", 1920, 4.29, "densenet201-c1103571.pth"),
     Backbone(
         name="inception_v3",
         library="torchvision",
@@ -95,6 +101,7 @@ _ENTRIES = (
         # was trained with mean = std = 0.5; torchvision's `transform_input` only undoes ImageNet's.
         options={"aux_logits": False, "transform_input": False, "init_weights": True},
         num_features=2048,
+        gigamacs=2.84,
         cut=("dropout", "fc"),
         head=("fc", "AuxLogits"),
         dropout=0.5,
@@ -118,6 +125,7 @@ _ENTRIES = (
         library="timm",
         constructor="legacy_xception",
         num_features=2048,
+        gigamacs=4.55,
         head=("fc",),
         image_size=299,
         mean=HALF,
@@ -147,6 +155,7 @@ _ENTRIES = (
         # weights have other ones and are translated when they are read (`keymaps.py`).
         options={"pad_type": "same", "bn_eps": 1e-3},
         num_features=1024,
+        gigamacs=0.57,
         head=("classifier",),
         dropout=0.2,
         mean=HALF,
@@ -172,6 +181,7 @@ _ENTRIES = (
         library="torchvision",
         constructor="mobilenet_v2",
         num_features=1280,
+        gigamacs=0.3,
         cut=("classifier",),
         head=("classifier",),
         dropout=0.2,
@@ -189,6 +199,7 @@ _ENTRIES = (
         library="torchvision",
         constructor="mobilenet_v3_large",
         num_features=1280,
+        gigamacs=0.22,
         # The first dense layer (960 to 1280) is pretrained and stays: it is part of the body.
         cut=("classifier.2", "classifier.3"),
         head=("classifier.3",),
@@ -209,6 +220,7 @@ _ENTRIES = (
         library="torchvision",
         constructor="efficientnet_b0",
         num_features=1280,
+        gigamacs=0.38,
         cut=("classifier",),
         head=("classifier",),
         dropout=0.2,
@@ -226,6 +238,7 @@ _ENTRIES = (
         library="timm",
         constructor="tf_efficientnet_lite0",
         num_features=1280,
+        gigamacs=0.38,
         head=("classifier",),
         dropout=0.2,
         mean=HALF,
@@ -258,6 +271,7 @@ _ENTRIES = (
         library="torchvision",
         constructor="efficientnet_v2_s",
         num_features=1280,
+        gigamacs=2.85,
         cut=("classifier",),
         head=("classifier",),
         dropout=0.2,
@@ -276,6 +290,7 @@ _ENTRIES = (
         library="torchvision",
         constructor="convnext_tiny",
         num_features=768,
+        gigamacs=4.45,
         cut=("classifier.2",),  # in front of it: the norm of the pooled features, pretrained
         head=("classifier.2",),
         blocks=(
@@ -291,6 +306,7 @@ _ENTRIES = (
         library="torchvision",
         constructor="swin_t",
         num_features=768,
+        gigamacs=4.49,
         cut=("head",),
         head=("head",),
         blocks=(
@@ -306,6 +322,7 @@ _ENTRIES = (
         library="torchvision",
         constructor="vit_b_16",
         num_features=768,
+        gigamacs=17.56,
         head=("heads",),
         blocks=(
             ("class_token", "conv_proj", "encoder.pos_embedding"),

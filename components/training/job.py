@@ -50,6 +50,8 @@ class Job:
         Goes into `model.json`.
     packed_id
         Content of the packed images, if the workers have to fetch them from `storage`.
+    trial
+        Its number in a search for hyperparameters; None: it belongs to no search.
     """
 
     backbone: str
@@ -66,11 +68,13 @@ class Job:
     storage: str
     provenance: dict[str, Any]
     packed_id: str | None = None
+    trial: int | None = None
 
     @property
     def name(self) -> str:
-        """As DVC's matrix names it, such as `resnet18-0`."""
-        return f"{self.backbone}-{self.seed}"
+        """As DVC's matrix names it, such as `resnet18-0`; a trial is `resnet18-0-trial-3`."""
+        matrix = f"{self.backbone}-{self.seed}"
+        return matrix if self.trial is None else f"{matrix}-trial-{self.trial}"
 
     @property
     def checkpoints(self) -> str:

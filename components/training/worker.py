@@ -7,6 +7,7 @@ import os
 import secrets
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     try:
-        model = train(job, ranks, clock)
+        model = train(job, ranks, keep, clock)
     except (LesionflowError, MemoryError, RuntimeError, OSError) as error:
         failure = explained(job, error)
         if failure is None:
@@ -61,21 +62,33 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     return {"model": model, "failure": None, "clock": clock}
 
 
-def train(job: Job, ranks: Ranks, clock: dict[str, float]) -> str:
-    """Train `job`, with a checkpoint after every epoch; return where the model is stored."""
+def train(job: Job, ranks: Ranks, keep: Callable[[Training], None], clock: dict[str, float]) -> str:
+    """Train `job`, calling `keep` after every epoch; return where the model is stored."""
+    training = learn(job, ranks, keep, clock)
+    name = f"model-{secrets.token_hex(4)}"
+    if ranks.is_first:
+        with tempfile.TemporaryDirectory(prefix="lesionflow-") as folder:
+            write_model(training, Path(folder))
+            Storage.open(job.checkpoints).below(job.identity, name).put(Path(folder))
+    return name
+
+
+def learn(
+    job: Job, ranks: Ranks, keep: Callable[[Training], None], clock: dict[str, float]
+) -> Training:
+    """Train `job` to its end from its newest whole checkpoint; call `keep` after every epoch."""
     torch.set_num_threads(job.params.threads)
     device = torch.device("cuda" if job.params.gpus_per_worker > 0 else "cpu")
     if device.type == "cuda":
         _same_bits_every_time()
     job = receive(job)
-    packed = PackedImages.open(job.packed)
+    squares = Squares(PackedImages.open(job.packed), device)
     torch.manual_seed(job.seed)
     model = create_backbone(job.backbone, len(job.classes))
     load_into(model, job.backbone, job.weights, job.classes)
     model.to(device).to(memory_format=torch.channels_last)
-    training = Training(job, model, Squares(packed, device), device, ranks, clock=clock)
-    storage = Storage.open(job.checkpoints).below(job.identity)
-    stored = newest_whole(storage)
+    training = Training(job, model, squares, device, ranks, clock=clock)
+    stored = newest_whole(Storage.open(job.checkpoints).below(job.identity))
     if stored is not None:
         training.restore(stored)
         if ranks.is_first:
@@ -87,12 +100,7 @@ def train(job: Job, ranks: Ranks, clock: dict[str, float]) -> str:
         features.fit_head(training, keep)
     else:
         fit(training, keep)
-    name = f"model-{secrets.token_hex(4)}"
-    if ranks.is_first:
-        with tempfile.TemporaryDirectory(prefix="lesionflow-") as folder:
-            write_model(training, packed, Path(folder))
-            storage.below(name).put(Path(folder))
-    return name
+    return training
 
 
 def keep(training: Training) -> None:
@@ -120,7 +128,7 @@ def _same_bits_every_time() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def write_model(training: Training, packed: PackedImages, folder: Path) -> None:
+def write_model(training: Training, folder: Path) -> None:
     """Write the best epoch's model, its history and its validation predictions into `folder`.
 
     The predictions are made by the model as it is read back from disk, so that they are those of
@@ -139,5 +147,6 @@ def write_model(training: Training, packed: PackedImages, folder: Path) -> None:
     save_model(folder, [training.best_state], model_file)
     write_json(folder / HISTORY, training.history)
     model = load_model(folder, device=str(training.device))
+    packed = PackedImages.open(job.packed)
     probabilities = model.predict_proba(packed.images, rows=job.validation.rows)
     np.save(folder / PROBABILITIES, probabilities)

@@ -1,4 +1,4 @@
-"""`use` and `retrain`: the main job."""
+"""`use`, `retrain` and `tune`: the main job, and better hyperparameters for it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command()(use)
     app.command()(retrain)
+    app.command()(tune)
 
 
 def use(
@@ -74,6 +75,27 @@ def retrain(
 
         wait_until_it_answers()
         print_outcome(layout, retrain_flow(layout.root))
+
+
+def tune(
+    backbone: Annotated[str, typer.Argument(help="One of the backbones in params.yaml.")],
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write the best values into params.yaml.")
+    ] = False,
+) -> None:
+    """Search better hyperparameters for BACKBONE on validation (params.yaml: tune)."""
+    from components.params import load_params
+    from components.tuning.study import check_study
+    from flows.server import workspace_server
+
+    layout = Layout.find()
+    check_study(load_params(layout.params), backbone)
+    with workspace_server(layout) as wait_until_it_answers:
+        from flows.outcome import print_search
+        from flows.tune import tune as tune_flow
+
+        wait_until_it_answers()
+        print_search(*tune_flow(layout.root, backbone, apply), apply=apply)
 
 
 def _names(text: str) -> list[str]:

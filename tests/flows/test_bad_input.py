@@ -49,6 +49,8 @@ def test_a_source_that_does_not_exist_leaves_the_recipe_as_it_was(
         (("score", "missing.csv"), "missing.csv"),
         (("predict", "missing.jpg"), "no champion"),
         (("rollback",), "no earlier champion"),
+        (("tune", "resnet19"), "unknown backbone 'resnet19'"),
+        (("tune", "resnet50"), "add `resnet50: {}` there"),
     ],
 )
 def test_the_users_mistake_is_named_with_exit_code_2(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from flows.pipeline import RunError, run_stages
-from tasks.graph import read_graph
+from components.layout import Layout
+from components.params import load_params
+from flows.pipeline import RunError, longest_trainings_first, run_stages
+from tasks.graph import Stage, read_graph
 from tasks.stage import end_running_stages
 
 GRAPH = """
@@ -65,17 +68,17 @@ def toy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(workspace: Path) -> Any:
+def _run(workspace: Path, order: Sequence[str] = (), side_by_side: int = 3) -> Any:
     graph = read_graph(workspace)
 
     @flow(name="toy")
     def toy_flow() -> None:
         run_stages(
-            graph.stages.values(),
+            [graph.stages[name] for name in order or graph.stages],
             graph.stale,
             workspace=workspace,
             environment={},
-            side_by_side=3,
+            side_by_side=side_by_side,
         )
 
     return toy_flow()
@@ -92,6 +95,26 @@ def test_every_stage_runs_once_in_the_order_of_the_graph(toy: Path) -> None:
     assert sorted(log[1:3]) == ["left", "right"]
     assert log[3:] == ["last"]
     assert read_graph(toy).stale == frozenset()
+
+
+def test_what_waits_for_a_place_starts_in_the_order_given(toy: Path) -> None:
+    _run(toy, order=["first", "side@right", "side@left", "last"], side_by_side=1)
+    assert _log(toy) == ["first", "right", "left", "last"]
+
+
+def test_the_longest_training_starts_first_and_nothing_else_changes_its_place(
+    workspace: Path, edit_params: Callable[..., None]
+) -> None:
+    backbones = {"mobilenet_v2": {}, "resnet18": {"epochs": 1}, "vgg19": {}}
+    edit_params(workspace, backbones=backbones, seeds=[0, 1])
+    names = [f"{name}-{seed}" for name in backbones for seed in (0, 1)]
+    around = ["pack", "split"], ["evaluate@mobilenet_v2-0", "rank"]
+    given = [*around[0], *(f"train@{name}" for name in names), *around[1]]
+    ordered = longest_trainings_first(
+        [Stage(name, (), ()) for name in given], load_params(Layout(workspace).params)
+    )
+    trainings = [f"train@{name}" for name in (*names[4:], *names[2:4], *names[:2])]
+    assert [stage.name for stage in ordered] == [*around[0], *trainings, *around[1]]
 
 
 def test_a_second_run_starts_no_subprocess_and_shows_cached(toy: Path) -> None:

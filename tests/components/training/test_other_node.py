@@ -66,6 +66,17 @@ def wait_for(log: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.2)
 
 
+def hide(*folders: Path, aside: Path) -> Iterator[str]:
+    """Yield the shell commands that empty `folders`, but for an environment that lies in one."""
+    environment = Path(sys.prefix)
+    kept = aside / "environment"
+    yield f"mkdir {kept} && mount --rbind {environment} {kept}"
+    for path in folders:
+        yield f"mount -t tmpfs none {path}"
+        if environment.is_relative_to(path):
+            yield f"mkdir -p {environment} && mount --rbind {kept} {environment}"
+
+
 @pytest.fixture
 def cluster(stage: Callable[..., Layout], repo: Path, s3: str) -> Iterator[tuple[Layout, Path]]:
     """Yield a workspace that stores on S3 and the second node's cache; set `RAY_ADDRESS`."""
@@ -81,8 +92,7 @@ def cluster(stage: Callable[..., Layout], repo: Path, s3: str) -> Iterator[tuple
     # Nodes know what opens S3, but not where it is: that travels with the training.
     known = {name: value for name, value in os.environ.items() if name != "AWS_ENDPOINT_URL"}
     head_address = f"{address}:{free_port()}"
-    hidden = [repo, layout.root, layout.packed.resolve().parent]
-    mounts = " && ".join(f"mount -t tmpfs none {path}" for path in hidden)
+    mounts = " && ".join(hide(repo, layout.root, layout.packed.resolve().parent, aside=folder))
     commands = {
         "head": f"exec {START} --head --port={head_address.rpartition(':')[2]} --num-cpus=0 "
         "--include-dashboard=false",
