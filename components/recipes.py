@@ -146,20 +146,26 @@ def _set_backbones(document: CommentedMap, names: Sequence[str]) -> None:
 
 
 def _share_cores(document: CommentedMap) -> list[str]:
-    """Divide the cores of this machine among the trainings that run side by side."""
+    """Divide the cores of this machine among the trainings that run side by side.
+
+    Two data-parallel workers of one thread are faster than one worker of two threads: MobileNetV2
+    at 128 px saw 91 and 65 images/s on two cores.
+    """
     training = document["training"]
     if training.get("gpus_per_worker"):
         return []
     cores = os.cpu_count() or 1
     runs = len(document["backbones"]) * len(document["seeds"])
-    threads = max(1, cores // runs)
-    share = float(threads) if runs <= cores else 0.5
-    training["threads"] = threads
-    training["cpus_per_worker"] = share
-    return [
-        f"training.threads: {threads}, training.cpus_per_worker: {share:g} "
-        f"({runs} training{'s' if runs > 1 else ''} on {cores} cores)"
-    ]
+    workers = 2 if cores >= 2 * runs else 1
+    threads = max(1, cores // (runs * workers))
+    chosen = {
+        "num_workers": workers,
+        "threads": threads,
+        "cpus_per_worker": float(threads) if runs <= cores else 0.5,
+    }
+    training.update(chosen)
+    settings = ", ".join(f"training.{key}: {value:g}" for key, value in chosen.items())
+    return [f"{settings} ({runs} training{'s' if runs > 1 else ''} on {cores} cores)"]
 
 
 def _flow_list(values: Sequence[int]) -> CommentedSeq:

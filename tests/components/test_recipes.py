@@ -45,6 +45,30 @@ def test_comments_are_kept(workspace: Path) -> None:
     assert "# Quickstart: SYNTHETIC" in text
 
 
+@pytest.mark.parametrize(
+    ("cores", "runs", "workers", "threads", "share"),
+    [(2, 1, 2, 1, 1.0), (8, 1, 2, 4, 4.0), (4, 2, 2, 1, 1.0), (4, 3, 1, 1, 1.0), (2, 3, 1, 1, 0.5)],
+)
+def test_trainings_side_by_side_share_the_cores(
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    runs: int,
+    workers: int,
+    threads: int,
+    share: float,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    layout = Layout(workspace)
+    text, _ = compose_recipe(
+        layout, "ham10000", backbones=["mobilenet_v2"], seeds=list(range(runs))
+    )
+    layout.params.write_text(text, encoding="utf-8")
+    chosen = load_params(layout.params).training
+    assert (chosen.num_workers, chosen.threads, chosen.cpus_per_worker) == (workers, threads, share)
+    assert chosen.num_workers * chosen.cpus_per_worker * min(runs, cores / share) <= cores
+
+
 def test_an_unknown_recipe_names_the_known_ones(workspace: Path) -> None:
     with pytest.raises(ParamsError) as caught:
         compose_recipe(Layout(workspace), "ham")
