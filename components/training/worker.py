@@ -26,6 +26,7 @@ from components.training.checkpoint import Storage, folder_name, newest_whole, s
 from components.training.failures import explained
 from components.training.job import HISTORY, PROBABILITIES, WEIGHTS, Job
 from components.training.loop import Training, fit
+from components.training.memory import keep_freed_memory
 from components.training.ranks import Ranks
 from components.training.transfer import receive
 
@@ -81,6 +82,8 @@ def learn(
     device = torch.device("cuda" if job.params.gpus_per_worker > 0 else "cpu")
     if device.type == "cuda":
         _same_bits_every_time()
+    else:
+        keep_freed_memory()
     job = receive(job)
     squares = Squares(PackedImages.open(job.packed), device)
     torch.manual_seed(job.seed)
