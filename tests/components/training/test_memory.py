@@ -17,9 +17,10 @@ if {kept}:
     keep_freed_memory()
 
 def step() -> None:
-    torch.ones(4 * 2**20) + torch.ones(4 * 2**20)
+    held = [torch.ones(6 * 2**20) for _ in range(8)]  # 24 MiB each
 
-step()
+for _ in range(3):
+    step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     step()
