@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,7 +29,7 @@ def undisturbed(
     workspace = copy_workspace(tmp_path_factory.mktemp("undisturbed") / "workspace")
     shrink(workspace)
     edit_params(workspace, backbones=BACKBONES, training__epochs=EPOCHS)
-    run = Run(workspace, "retrain")
+    run = Run(workspace, "lesionflow", "retrain")
     assert run.wait() == 0, run.said
     return workspace
 
@@ -62,10 +61,10 @@ def start() -> Iterator[StartRun]:
     """Return what starts a command; nothing of it outlives the test."""
     runs: list[Run] = []
 
-    def start_run(workspace: Path, *arguments: str, **options: Any) -> Run:
-        runs.append(Run(workspace, *arguments, **options))
+    def start_run(folder: Path, *command: str, **environment: str) -> Run:
+        runs.append(Run(folder, *command, **environment))
         return runs[-1]
 
     yield start_run
-    for run in runs:
+    for run in reversed(runs):
         run.kill_everything()

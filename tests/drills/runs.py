@@ -1,4 +1,4 @@
-"""A `lesionflow` command that a drill starts, watches and kills, and what it left."""
+"""A command that a drill starts, watches and kills, and what a run leaves in its workspace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +24,19 @@ _AFTER_PACK = ("train", "evaluate", "profile", "rank", "report")
 
 
 class Run:
-    """One command in a workspace, in a session of its own, as from a terminal.
+    """One command in a folder, in a session of its own, as from a terminal.
 
     Everything that it starts inherits a mark in its environment: that is how a drill finds it.
     """
 
-    def __init__(
-        self,
-        workspace: Path,
-        *arguments: str,
-        before: Sequence[str] = (),
-        **environment: str,
-    ) -> None:
-        self.workspace = workspace
+    def __init__(self, folder: Path, *command: str, **environment: str) -> None:
         self._mark = uuid.uuid4().hex
-        self._log = workspace.parent / f"{self._mark}.log"
+        self._log = folder.parent / f"{self._mark}.log"
         kept = {name: value for name, value in os.environ.items() if name != "PREFECT_HOME"}
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*before, "lesionflow", *arguments],
-                cwd=workspace,
+                command,
+                cwd=folder,
                 env={**kept, **environment, _MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -67,7 +60,7 @@ class Run:
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             return False
 
-    def wait(self, seconds: float = 300) -> int:
+    def wait(self, seconds: float = 580) -> int:
         """Return the exit code."""
         try:
             return self.process.wait(timeout=seconds)
@@ -75,7 +68,7 @@ class Run:
             self.kill_everything()
             raise AssertionError(f"not ended after {seconds} s:\n{self.said}") from None
 
-    def wait_until(self, condition: Callable[[], object], seconds: float = 300) -> None:
+    def wait_until(self, condition: Callable[[], object], seconds: float = 580) -> None:
         """Return as soon as `condition` holds; the command must not end before."""
         end = time.monotonic() + seconds
         while not condition():

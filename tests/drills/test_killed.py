@@ -18,11 +18,11 @@ pytestmark = pytest.mark.slow
 def test_everything_killed_while_training_then_the_same_command(
     untrained: Path, expected: dict[str, str], start: StartRun
 ) -> None:
-    killed = start(untrained, "retrain")
+    killed = start(untrained, "lesionflow", "retrain")
     killed.wait_until(lambda: epochs_stored(untrained) >= 2)
     killed.kill_everything()
     assert killed.leaves_no_process()
-    again = start(untrained, "retrain")
+    again = start(untrained, "lesionflow", "retrain")
     assert again.wait() == 0, again.said
     assert "goes on after epoch" in again.said
     assert results(untrained) == expected
@@ -33,7 +33,7 @@ def test_everything_killed_while_training_then_the_same_command(
 def test_interrupted_once_ends_in_order(
     untrained: Path, expected: dict[str, str], start: StartRun
 ) -> None:
-    run = start(untrained, "retrain")
+    run = start(untrained, "lesionflow", "retrain")
     run.wait_until(lambda: epochs_stored(untrained) >= 1)
     run.interrupt()
     assert run.wait(60) == 130, run.said
@@ -41,7 +41,7 @@ def test_interrupted_once_ends_in_order(
     assert "Traceback" not in run.said
     assert run.leaves_no_process(5)
     assert half_written(untrained) == []
-    again = start(untrained, "retrain")
+    again = start(untrained, "lesionflow", "retrain")
     assert again.wait() == 0, again.said
     assert results(untrained) == expected
 
@@ -50,7 +50,7 @@ def test_interrupted_once_ends_in_order(
 def test_interrupted_twice_ends_at_once(
     untrained: Path, expected: dict[str, str], start: StartRun
 ) -> None:
-    run = start(untrained, "retrain")
+    run = start(untrained, "lesionflow", "retrain")
     run.wait_until(lambda: epochs_stored(untrained) >= 1)
     run.interrupt()
     time.sleep(0.3)
@@ -59,6 +59,6 @@ def test_interrupted_twice_ends_at_once(
     assert run.wait(60) != 0
     assert time.monotonic() - pressed < 10
     assert run.leaves_no_process()
-    again = start(untrained, "retrain")
+    again = start(untrained, "lesionflow", "retrain")
     assert again.wait() == 0, again.said
     assert results(untrained) == expected
