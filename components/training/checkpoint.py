@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from components.atomic import write_json
+from components.backbones.tensors import write_tensors
 from components.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -132,10 +133,8 @@ def folder_name(epoch: int) -> str:
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` into `folder`."""
-    from safetensors.torch import save_file
-
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _distinct(checkpoint)}
-    save_file(tensors, folder / TENSORS)
+    write_tensors(tensors, folder / TENSORS)
     digest = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
     write_json(folder / FACTS, {"sha256": digest, "facts": checkpoint.facts})
 
