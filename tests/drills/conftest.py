@@ -30,7 +30,10 @@ def undisturbed(
     shrink(workspace)
     edit_params(workspace, backbones=BACKBONES, training__epochs=EPOCHS)
     run = Run(workspace, "lesionflow", "retrain")
-    assert run.wait() == 0, run.said
+    try:
+        assert run.wait() == 0, run.said
+    finally:
+        run.kill_everything()
     return workspace
 
 
