@@ -14,8 +14,15 @@ EXIT_CODE = 128 + signal.SIGINT
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let a second Ctrl-C end this process while the first is still ending what the block began."""
-    before = signal.signal(signal.SIGINT, _end_in_order)
+    """Let a second Ctrl-C end this process while the first is still ending what the block began.
+
+    A process that was started to ignore Ctrl-C (in the background of a script) goes on ignoring it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, _end_in_order)
     try:
         yield
     finally:

@@ -133,7 +133,7 @@ def test_data(
     ("megabytes", "words"),
     [
         pytest.param(1, ["the local Ray cluster did not start", "free some"], id="Ray"),
-        pytest.param(60, ["no space left on the disk", "free some space"], id="checkpoints"),
+        pytest.param(20, ["no space left on the disk", "free some space"], id="checkpoints"),
     ],
 )
 def test_temporary_files(

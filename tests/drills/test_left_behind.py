@@ -54,7 +54,7 @@ def _leave_halves(workspace: Path) -> None:
         "dvc.lock.tmp",
         "registry/quickstart-synthetic/aliases/.champion.json.x1y2z3.json",
         "registry/quickstart-synthetic/versions/.new-0123/model.safetensors",
-        ".lesionflow/training/resnet18-0/model.safetensors",
+        ".lesionflow/training/mobilenet_v2-0/model.safetensors",
         ".lesionflow/errors/rank.json",
     ):
         path = workspace / name

@@ -178,8 +178,12 @@ def test_ctrl_c_ends_the_stage_that_runs_and_starts_no_other(toy: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press).start()
-    with pytest.raises(KeyboardInterrupt):
-        _run(toy, side_by_side=1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background: ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _run(toy, side_by_side=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert _log(toy) == ["first"]
     assert _left_running() == b""
 
