@@ -42,7 +42,6 @@ class Run:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_heed_ctrl_c,
             )
 
     @property
@@ -96,11 +95,6 @@ class Run:
                 return False
             time.sleep(0.2)
         return True
-
-
-def _heed_ctrl_c() -> None:
-    # Where the tests run in the background of a script, Ctrl-C is ignored, and that is inherited.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def epochs_stored(workspace: Path) -> int:
