@@ -9,7 +9,7 @@ export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export GX_ANALYTICS_ENABLED := false
 
-.PHONY: run install test test-slow lint bench ui s3 clean
+.PHONY: run install test test-slow drills lint bench ui s3 clean
 
 run: install  ## the whole job on synthetic pictures: install, retrain, promote
 	$(BIN)/lesionflow retrain
@@ -29,8 +29,11 @@ lint: install  ## formatting, lint rules, types
 test: lint  ## everything that CI runs first
 	$(BIN)/pytest -m 'not slow'
 
-test-slow: install  ## what takes minutes: faults, real data at length, drills
-	$(BIN)/pytest -m slow
+test-slow: install  ## what takes minutes: faults, real data at length, the short drills
+	$(BIN)/pytest -m 'slow and not drill'
+
+drills: install  ## every drill of docs/reliability.md, three times in a row
+	for time in 1 2 3; do $(BIN)/pytest tests/drills || exit 1; done
 
 bench: install  ## speed as ratios, written to benchmarks/results/
 	$(BIN)/python -m benchmarks

@@ -181,6 +181,24 @@ def on_this_machine() -> bool:
     return alive == [ray.get_runtime_context().get_node_id()]
 
 
+def lost(address: str) -> ResourceError | None:
+    """Return the error of a process that died when the cluster at `address` did, if it is gone.
+
+    Ray ends such a process after a minute, and leaves it no chance to say why.
+    """
+    try:
+        _check_answers(address)
+    except ResourceError:
+        return ResourceError(
+            "the Ray cluster was lost",
+            where=f"RAY_ADDRESS={address}",
+            fix="see why its head ended (memory, disk, a preempted machine), start it again unless "
+            "it was the local one, and run the same command: it goes on after the last finished "
+            "epoch",
+        )
+    return None
+
+
 def _init(address: str) -> None:
     _check_answers(address)
     import ray

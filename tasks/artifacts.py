@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
+from prefect import get_run_logger
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -22,6 +25,18 @@ from components.progress import Progress
 
 UPDATE_SECONDS = 2.0
 """Least time between two updates of one progress artifact; each is a call to the server."""
+
+
+@contextmanager
+def _showing() -> Iterator[None]:
+    """Let no stage fail because the Prefect server is away: what it did is done, seen or not."""
+    try:
+        yield
+    except (httpx.TransportError, httpx.HTTPStatusError) as error:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+            raise
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        get_run_logger().warning("not shown in the UI, the Prefect server is away: %s", why)
 
 
 def artifact_key(name: str) -> str:
@@ -52,6 +67,7 @@ class ProgressArtifact:
         if self._id is not None:
             self._show(100.0, f"{self._stage}: done")
 
+    @_showing()
     def _show(self, share: float, description: str) -> None:
         if self._id is None:
             created = create_progress_artifact(
@@ -62,6 +78,7 @@ class ProgressArtifact:
             update_progress_artifact(self._id, progress=share, description=description)
 
 
+@_showing()
 def publish(kind: str, layout: Layout) -> None:
     """Create the artifacts of a stage that was just brought up to date."""
     publisher = _PUBLISHERS.get(kind)
@@ -69,17 +86,20 @@ def publish(kind: str, layout: Layout) -> None:
         publisher(layout)
 
 
+@_showing()
 def publish_failure(kind: str, layout: Layout) -> None:
     """Create the artifact of a stage whose check found something and stopped the run."""
     if kind == "validate":
         _validation_table(layout.failed_validation_report, "This stopped the run. ")
 
 
+@_showing()
 def publish_decision(rows: list[dict[str, Any]], verdict: str) -> None:
     """Show the promotion decision: every gate with its value, bound and verdict."""
     create_table_artifact(table=rows, key="promotion", description=verdict)
 
 
+@_showing()
 def publish_search(backbone: str, rows: list[dict[str, Any]], verdict: str, picture: Path) -> None:
     """Show the trials of a search as a table, the best first, and their picture."""
     key = artifact_key(f"tune-{backbone}")

@@ -16,6 +16,7 @@ from typing import Any
 import networkx
 
 from components.errors import ParamsError
+from tasks.dvc_locks import forget_killed
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def read_graph(root: Path) -> Graph:
 
     try:
         with Repo(str(root)) as repo:
+            forget_killed(repo)
             edges = networkx.DiGraph(
                 (_name(stage.addressing), _name(needed.addressing))
                 for stage, needed in repo.index.graph.edges

@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from components.cluster import lost
 from components.errors import CheckFailedError, LesionflowError
 from components.layout import Layout
 from components.progress import Progress
@@ -85,7 +86,7 @@ def run_stage(
                 logger.info("%s", line)
         code = process.wait()
     if code != 0:
-        error = _stage_error(stage.name, layout, list(tail), code)
+        error = _stage_error(stage, layout, list(tail), code, {**os.environ, **environment})
         if error.code == CheckFailedError.exit_code:
             publish_failure(stage.kind, layout)
         raise error
@@ -101,12 +102,17 @@ def _why(stage: Stage) -> str:
     return "; ".join(stage.changes[:3]) + more
 
 
-def _stage_error(stage: str, layout: Layout, tail: list[str], code: int) -> StageError:
-    left = read_stage_error(layout.stage_error(stage))
+def _stage_error(
+    stage: Stage, layout: Layout, tail: list[str], code: int, environment: Mapping[str, str]
+) -> StageError:
+    left = read_stage_error(layout.stage_error(stage.name))
     if left is not None:
-        return StageError(stage, str(left["message"]), int(left["exit_code"]))
+        return StageError(stage.name, str(left["message"]), int(left["exit_code"]))
+    cluster = lost(environment.get("RAY_ADDRESS", "")) if stage.kind == "train" else None
+    if cluster is not None:
+        return StageError(stage.name, str(cluster), cluster.exit_code)
     last = "\n".join(tail[-10:])
-    return StageError(stage, f"DVC ended with exit code {code}:\n{last}", BUG_EXIT_CODE)
+    return StageError(stage.name, f"DVC ended with exit code {code}:\n{last}", BUG_EXIT_CODE)
 
 
 @contextmanager

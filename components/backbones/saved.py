@@ -21,6 +21,7 @@ from components.backbones.model_file import (
     damaged,
     read_model,
 )
+from components.backbones.tensors import write_tensors
 from components.backbones.zoo import create_backbone
 from components.errors import RegistryError
 
@@ -66,14 +67,12 @@ def save_model(
     RuntimeError
         A state dict is not that of its member's network (a wrapper's prefix, say).
     """
-    from safetensors.torch import save_file
-
     members = []
     for member, state in zip(model_file.members, state_dicts, strict=True):
         tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
         _network_of(member, len(model_file.classes), tensors)
         with atomic_path(folder / member.file) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
+            write_tensors(tensors, temporary)
         digest = hashlib.sha256((folder / member.file).read_bytes()).hexdigest()
         members.append(member.model_copy(update={"sha256": digest}))
     written = model_file.model_copy(update={"members": tuple(members)})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +12,7 @@ from components.backbones.keymaps import State
 from components.errors import WeightsError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def read_tensors(path: Path) -> State:
@@ -38,6 +41,25 @@ def read_tensors(path: Path) -> State:
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise _not_tensors(path, "this is no flat table of tensors (a state dict)")
     return dict(state)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write `tensors` as safetensors.
+
+    Raises
+    ------
+    OSError
+        They cannot be written; a full disk has the number that it has everywhere.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if f"(os error {errno.ENOSPC})" in str(error):  # its text is all that it keeps
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
 
 
 def _not_tensors(path: Path, what: str) -> WeightsError:

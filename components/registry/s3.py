@@ -38,7 +38,10 @@ STALE_AFTER = timedelta(hours=1)
 """An unfinished version that nothing was added to for so long is a leftover; so is an upload in
 parts whose last part is that old."""
 _UPLOAD = "#upload="
-_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 60, 4
+_CONNECT_SECONDS, _READ_SECONDS = 5, 60
+_FIRST_ATTEMPTS, _ATTEMPTS = 4, 12
+"""Of one request: a wrong address is told within seconds; an S3 that has answered, and then is away
+for a minute, is waited for (the pauses between the attempts grow to 20 seconds)."""
 
 
 class S3Store:
@@ -254,16 +257,21 @@ class S3Store:
     # --- S3 ----------------------------------------------------------------------------------
     @cached_property
     def _client(self) -> Any:
+        with self._talking(""):
+            first = self._connect(_FIRST_ATTEMPTS)
+            first.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+            return self._connect(_ATTEMPTS)
+
+    def _connect(self, attempts: int) -> Any:
         import boto3
         from botocore.config import Config
 
         config = Config(
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
-            retries={"max_attempts": _ATTEMPTS, "mode": "standard"},
+            retries={"total_max_attempts": attempts, "mode": "standard"},
         )
-        with self._talking(""):
-            return boto3.session.Session().client("s3", config=config)
+        return boto3.session.Session().client("s3", config=config)
 
     @contextmanager
     def _talking(self, key: str) -> Iterator[None]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from components.atomic import write_json
+from components.backbones.tensors import write_tensors
 from components.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TENSORS, FACTS = "state.safetensors", "state.json"
+_FIRST_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,18 @@ class Storage:
     path: str
 
     @staticmethod
-    def open(uri: str) -> Storage:
+    def open(uri: str, *, patient: bool = True) -> Storage:
         """Open an absolute local folder or an `s3://bucket/prefix` URI.
 
-        The AWS variables and `AWS_ENDPOINT_URL` mean what they mean everywhere.
+        The AWS variables and `AWS_ENDPOINT_URL` mean what they mean everywhere. An S3 that is away
+        is waited for, for a minute; not `patient`: for seconds.
         """
-        from pyarrow.fs import LocalFileSystem, S3FileSystem
+        from pyarrow.fs import LocalFileSystem
 
         if not uri.startswith("s3://"):
             return Storage(LocalFileSystem(), uri)
+        from components.training.s3 import ATTEMPTS, PatientS3
+
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         options: dict[str, Any] = {
             "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
@@ -58,7 +63,8 @@ class Storage:
         if endpoint:
             parts = urlsplit(endpoint)
             options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme}
-        return Storage(S3FileSystem(**options), uri.removeprefix("s3://").rstrip("/"))
+        attempts = ATTEMPTS if patient else _FIRST_ATTEMPTS
+        return Storage(PatientS3(options, attempts), uri.removeprefix("s3://").rstrip("/"))
 
     def below(self, *names: str) -> Storage:
         """Return the folder `names` below this one."""
@@ -127,10 +133,8 @@ def folder_name(epoch: int) -> str:
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` into `folder`."""
-    from safetensors.torch import save_file
-
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _distinct(checkpoint)}
-    save_file(tensors, folder / TENSORS)
+    write_tensors(tensors, folder / TENSORS)
     digest = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
     write_json(folder / FACTS, {"sha256": digest, "facts": checkpoint.facts})
 
@@ -187,7 +191,7 @@ def check_writable(uri: str) -> None:
     TrainingError
         The bucket is missing, or the folder or bucket may not be written to.
     """
-    storage = Storage.open(uri)
+    storage = Storage.open(uri, patient=False)  # a wrong address shall be told at once
     try:
         storage.filesystem.create_dir(storage.path, recursive=True)
     except OSError as error:

@@ -30,6 +30,7 @@ def use(
     from components.dataset.fingerprint import refresh_sources
     from components.params import load_params
     from components.recipes import compose_recipe
+    from flows.workspace import exclusive
 
     layout = Layout.find()
     before = layout.params.read_text(encoding="utf-8")
@@ -41,12 +42,13 @@ def use(
         image_size=image_size,
         seeds=_numbers(seeds),
     )
-    write_text(layout.params, text)
-    try:
-        refresh_sources(load_params(layout.params), layout)
-    except BaseException:
-        write_text(layout.params, before)
-        raise
+    with exclusive(layout):  # a run at work reads the parameters as it goes
+        write_text(layout.params, text)
+        try:
+            refresh_sources(load_params(layout.params), layout)
+        except BaseException:
+            write_text(layout.params, before)
+            raise
     print(f"params.yaml is now the recipe {recipe}")
     for note in notes:
         print(f"  {note}")
@@ -62,14 +64,18 @@ def retrain(
     """Bring everything up to date and promote the best model if it passes the gates."""
     from components.params import load_params
     from components.recipes import set_values
+    from flows.interrupts import interruptible
     from flows.server import workspace_server
+    from flows.workspace import exclusive
 
     layout = Layout.find()
     if set_:
-        for change in set_values(layout, set_):
+        with exclusive(layout):  # a run at work reads the parameters as it goes
+            changes = set_values(layout, set_)
+        for change in changes:
             print(f"params.yaml: {change}", flush=True)
     load_params(layout.params)
-    with workspace_server(layout) as wait_until_it_answers:
+    with interruptible(), workspace_server(layout) as wait_until_it_answers:
         from flows.outcome import print_outcome
         from flows.retrain import retrain as retrain_flow
 
@@ -86,11 +92,12 @@ def tune(
     """Search better hyperparameters for BACKBONE on validation (params.yaml: tune)."""
     from components.params import load_params
     from components.tuning.study import check_study
+    from flows.interrupts import interruptible
     from flows.server import workspace_server
 
     layout = Layout.find()
     check_study(load_params(layout.params), backbone)
-    with workspace_server(layout) as wait_until_it_answers:
+    with interruptible(), workspace_server(layout) as wait_until_it_answers:
         from flows.outcome import print_search
         from flows.tune import tune as tune_flow
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.cluster import connect, local_cluster
+from components.cluster import connect, local_cluster, lost
 from components.errors import ResourceError
 
 
@@ -97,6 +98,14 @@ def test_cluster_that_is_gone_is_one_clear_error_at_once(monkeypatch: pytest.Mon
         pass
     assert "unset RAY_ADDRESS" in raised.value.fix
     assert time.monotonic() - started < 15
+
+
+def test_a_cluster_is_lost_when_nobody_answers_at_its_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        assert lost(address) is None
+    assert "the Ray cluster was lost" in str(lost(address))
+    assert lost("") is None
 
 
 ONE_AFTER_ANOTHER = """

@@ -1,0 +1,66 @@
+"""What a kill leaves in DVC's list of files in use does not stand in the way of the next run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.repo import Repo
+
+from tasks.dvc_locks import forget_killed
+from tasks.graph import read_graph
+
+ARGUMENTS = "--wait-for-lock repro -q --single-item pack"
+
+
+@pytest.fixture
+def at_work(tmp_path: Path) -> Iterator[int]:
+    """Return the id of a process with the arguments of a `dvc repro`."""
+    script = tmp_path / "script.py"
+    script.write_text("import time; time.sleep(600)", encoding="utf-8")
+    with subprocess.Popen([sys.executable, str(script), *ARGUMENTS.split()]) as process:
+        yield process.pid
+        process.kill()
+
+
+def _leave(workspace: Path, pid: int) -> Path:
+    """Write down that process `pid` writes the packed images and reads the raw ones."""
+    entry = {"pid": pid, "cmd": f"/usr/lib/dvc/__main__.py {ARGUMENTS}"}
+    listed = workspace / ".dvc" / "tmp" / "rwlock"
+    document = {
+        "write": {str(workspace / "data" / "packed"): entry},
+        "read": {str(workspace / "data" / "raw"): [entry]},
+    }
+    listed.write_text(json.dumps(document), encoding="utf-8")
+    return listed
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_whoever_has_the_id_of_a_killed_process_now_blocks_nothing(workspace: Path) -> None:
+    listed = _leave(workspace, os.getpid())
+    with Repo(str(workspace)) as repo:
+        forget_killed(repo)
+    assert _read(listed) == {"write": {}, "read": {}}
+
+
+def test_a_process_that_works_keeps_its_files(workspace: Path, at_work: int) -> None:
+    listed = _leave(workspace, at_work)
+    before = _read(listed)
+    with Repo(str(workspace)) as repo:
+        forget_killed(repo)
+    assert _read(listed) == before
+
+
+@pytest.mark.parametrize("text", ["", '{"write": {"/a/file": {"pid"', '{"write": 1}'])
+def test_a_list_that_was_cut_off_is_no_obstacle(workspace: Path, text: str) -> None:
+    (workspace / ".dvc" / "tmp" / "rwlock").write_text(text, encoding="utf-8")
+    assert "pack" in read_graph(workspace).stages
