@@ -95,6 +95,8 @@ def run_stage(
 
 
 def _why(stage: Stage) -> str:
+    if stage.lost:
+        return "nothing has changed, but what it wrote is gone and is needed"
     if not stage.changes:
         return "stands below a change"
     more = f" and {len(stage.changes) - 3} more" if len(stage.changes) > 3 else ""
