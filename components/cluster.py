@@ -182,6 +182,26 @@ def on_this_machine() -> bool:
     return alive == [ray.get_runtime_context().get_node_id()]
 
 
+def dashboard_url() -> str | None:
+    """Return where the dashboard of the cluster of `RAY_ADDRESS` is; None if nobody tells."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address.startswith(("http://", "https://")):
+        return address
+    if not address.rpartition(":")[2].isdigit() or "://" in address:
+        return None
+    from ray.exceptions import RayError
+
+    raylet: Any = importlib.import_module("ray._raylet")
+    try:
+        _check_answers(address)
+        told = raylet.GcsClient(address=address).internal_kv_get(
+            b"dashboard", b"dashboard", timeout=5
+        )
+    except (ResourceError, RayError, RuntimeError):
+        return None
+    return f"http://{told.decode()}" if told else None
+
+
 def _init(address: str) -> None:
     _check_answers(address)
     import ray
