@@ -23,9 +23,11 @@ from components.layout import Layout
 from components.left_behind import owned_folder, remove_left_behind
 from components.params import Params, load_params
 from components.repository import RecordError, TransferError
+from flows.hooks import hooks
 from flows.pipeline import RunError, today
 from flows.promote import finish
-from tasks.notifications import tell_champion, tell_failure
+from tasks.links import described
+from tasks.notifications import tell_champion
 from tasks.sync import clone, pull, push, record
 
 _PREFIX = "lesionflow-clone-"
@@ -40,9 +42,7 @@ def clone_run_name() -> str:
     name="retrain-clone",
     flow_run_name=clone_run_name,
     persist_result=False,
-    on_completion=[tell_champion],
-    on_failure=[tell_failure],
-    on_crashed=[tell_failure],
+    **hooks(tell_champion),
 )
 def retrain_clone(
     repository: str,
@@ -80,9 +80,10 @@ def retrain_clone(
         params = load_params(layout.params)
         _check_outlives(params)
         pull(layout.root, remote, cache)
-        refresh_sources(params, layout)
         try:
-            outcome = finish(layout)
+            with described(layout):
+                refresh_sources(params, layout)
+                outcome = finish(layout)
         except RunError:
             with suppress(TransferError, RecordError):  # shown by the task; the run failed before
                 _leave(layout, commit, "unfinished", remote, record_on)

@@ -19,22 +19,16 @@ from components.layout import Layout
 from components.params import load_params
 from components.tuning.study import check_study
 from components.tuning.tune import Outcome, apply_best
+from flows.hooks import hooks
 from flows.pipeline import bring_up_to_date, run_name
-from flows.workspace import exclusive
-from tasks.notifications import tell_failure
+from flows.workspace import alone
 from tasks.tuning import search
 
 # The form in the UI offers what there is; what is not in params.yaml the study refuses.
 BackboneName = Annotated[str, Field(json_schema_extra={"enum": list(BACKBONE_NAMES)})]
 
 
-@flow(
-    name="tune",
-    flow_run_name=run_name,
-    persist_result=False,
-    on_failure=[tell_failure],
-    on_crashed=[tell_failure],
-)
+@flow(name="tune", flow_run_name=run_name, persist_result=False, **hooks())
 def tune(workspace: Path, backbone: BackboneName, apply: bool = False) -> tuple[Outcome, list[str]]:
     """Search for `backbone`; with `apply`, write the best values into `params.yaml`.
 
@@ -57,8 +51,11 @@ def tune(workspace: Path, backbone: BackboneName, apply: bool = False) -> tuple[
     """
     layout = Layout(workspace)
     check_study(load_params(layout.params), backbone)
-    with exclusive(layout):
+
+    def work() -> tuple[Outcome, list[str]]:
         bring_up_to_date(layout, kinds=("pack", "split"))
         outcome = search(workspace, backbone)
         get_run_logger().info("%s", outcome.verdict)
         return outcome, apply_best(layout, backbone, outcome.best) if apply else []
+
+    return alone(layout, work)
