@@ -6,7 +6,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,14 +71,3 @@ def test_a_scheduled_run_that_waits_in_vain_is_skipped_and_no_failure(
     assert ended.state.is_completed()
     assert "another run is at work" in ended.state.message
     assert not (workspace / "data" / "raw").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("prefect_server")
-def test_a_scheduled_run_waits_for_the_one_at_work(finished_copy: Path) -> None:
-    held, started = exclusive(Layout(finished_copy)), threading.Event()
-    held.__enter__()
-    threading.Timer(15, lambda: (started.set(), held.__exit__(None, None, None))).start()
-    ended = _run_scheduled(finished_copy)
-    assert started.is_set()
-    assert ended.state_name == "Completed"
