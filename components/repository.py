@@ -23,6 +23,7 @@ RECORD = (
 )
 """What a run writes that belongs into Git."""
 _CODE = ("components", "flows", "tasks")
+_NETWORK_SECONDS = 600.0
 _AUTHOR = {
     f"GIT_{role}_{what}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -178,16 +179,22 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _git_over_network(folder: Path, *arguments: str) -> None:
-    done = _run(folder, *arguments)
-    if done.returncode:
+    try:
+        done = _run(folder, *arguments, timeout=_NETWORK_SECONDS)
+        trouble = done.stderr.strip() if done.returncode else None
+    except subprocess.TimeoutExpired:
+        trouble = f"not done after {_NETWORK_SECONDS:g} s"
+    if trouble is not None:
         raise TransferError(
-            f"git {arguments[0]} failed: {done.stderr.strip()}",
+            f"git {arguments[0]} failed: {trouble}",
             where="the Git repository",
             fix="check its URL, the network, and that this machine may read (and write) it",
         )
 
 
-def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(
+    folder: Path, *arguments: str, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
     # Nobody is there to type a password.
     environment = {**_AUTHOR, **os.environ, "GIT_TERMINAL_PROMPT": "0"}
     return subprocess.run(
@@ -198,4 +205,5 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=timeout,
     )

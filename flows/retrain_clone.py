@@ -54,7 +54,7 @@ def retrain_clone(
     """Retrain in a clean clone of `repository` at `ref`, push everything, and remove the clone.
 
     Args:
-        repository: URL or folder of the Git repository; no password in it.
+        repository: URL or absolute folder of the Git repository; no password in it.
         ref: Branch, tag or commit to start from.
         remote: Name of the DVC remote to pull from and push to; empty: the repository's default.
         record_on: Branch that gets dvc.lock and the split's ledger as a commit; empty: no record,
