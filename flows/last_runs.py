@@ -93,7 +93,11 @@ def _from_server(layout: Layout, url: str) -> list[LastRun]:
         )
     return [
         _run(
-            run.name, run.state_name, run.start_time, run.end_time, run.state and run.state.message
+            run.name,
+            run.state_name,
+            run.start_time,
+            run.end_time,
+            run.state.message if run.state else None,
         )
         for run in runs
         if run.start_time and _is_here(run.parameters, layout)
@@ -123,7 +127,7 @@ def _from_database(layout: Layout) -> list[LastRun]:
 
 def _is_here(parameters: dict[str, Any], layout: Layout) -> bool:
     """Runs in clean clones have no workspace: they are everybody's."""
-    return parameters.get("workspace", str(layout.root)) == str(layout.root)
+    return str(parameters.get("workspace", layout.root)) == str(layout.root)
 
 
 def _time(text: str | None) -> datetime | None:
