@@ -25,6 +25,7 @@ from typing import Any
 
 from components.console import PlainWorkerLines
 from components.errors import ResourceError
+from components.left_behind import owned_folder, remove_left_behind
 
 _CODE = Path(__file__).resolve().parent
 _OBJECT_STORE_BYTES = 128 << 20  # trainings pass paths, no arrays
@@ -71,8 +72,8 @@ def local_cluster(num_cpus: int | None = None) -> Iterator[dict[str, str]]:
     ResourceError
         It did not start.
     """
-    _remove_left_behind()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_short_folder()))
+    remove_left_behind(_PREFIX, Path(_short_folder()))
+    folder = owned_folder(_PREFIX, Path(_short_folder()))
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), encoding="utf-8")
@@ -199,6 +200,26 @@ def lost(address: str) -> ResourceError | None:
     return None
 
 
+def dashboard_url() -> str | None:
+    """Return where the dashboard of the cluster of `RAY_ADDRESS` is; None if nobody tells."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address.startswith(("http://", "https://")):
+        return address
+    if not address.rpartition(":")[2].isdigit() or "://" in address:
+        return None
+    from ray.exceptions import RayError
+
+    raylet: Any = importlib.import_module("ray._raylet")
+    try:
+        _check_answers(address)
+        told = raylet.GcsClient(address=address).internal_kv_get(
+            b"dashboard", b"dashboard", timeout=5
+        )
+    except (ResourceError, RayError, RuntimeError):
+        return None
+    return f"http://{told.decode()}" if told else None
+
+
 def _init(address: str) -> None:
     _check_answers(address)
     import ray
@@ -285,14 +306,6 @@ def _short_folder() -> str:
     """Return where sockets may lie: their whole path has at most 107 characters."""
     folder = tempfile.gettempdir()
     return folder if len(folder) <= len("/var/tmp") else "/tmp"
-
-
-def _remove_left_behind() -> None:
-    """Remove temporary files of private clusters whose starter and keeper were both killed."""
-    for folder in Path(_short_folder()).glob(f"{_PREFIX}*-*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _did_not_start(log: Path) -> ResourceError:

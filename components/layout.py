@@ -186,6 +186,11 @@ class Layout:
         """Caches that are addressed by content (measurements, features, packed rows)."""
         return self.state / "cache"
 
+    @property
+    def events(self) -> Path:
+        """One line of JSON for each event of a run, for log collectors."""
+        return self.state / "events.jsonl"
+
     def stage_error(self, stage: str) -> Path:
         """What stage `stage` (as DVC names it, such as `train@resnet18-0`) failed with."""
         return self.state / "errors" / f"{stage}.json"

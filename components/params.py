@@ -38,6 +38,8 @@ class ScheduleParams(Settings):
     retrain_cron: str | None = "0 3 * * 0"
     ingest_cron: str | None = "0 2 * * *"
     timezone: str = "UTC"
+    wait_minutes: float = Field(default=60.0, ge=0)
+    """How long a run of a deployment waits for another one that is at work in the workspace."""
 
     @model_validator(mode="after")
     def _cron_and_timezone_exist(self) -> Self:

@@ -1,4 +1,4 @@
-"""The schedules, as Prefect deployments: nightly `ingest`, weekly `retrain`, and on new data.
+"""The deployments: nightly `ingest`, weekly `retrain` and on new data; by hand `promote`, `tune`.
 
 `lesionflow schedule` serves them from one process; each run works in this workspace, one at a
 time, and does only what has changed. `infra/prefect/prefect.yaml` puts the same on a work pool.
@@ -20,11 +20,12 @@ from components.params import load_params
 from flows.ingest import ingest
 from flows.promote import promote
 from flows.retrain import retrain
+from flows.tune import tune
 from tasks.events import SNAPSHOT, SNAPSHOT_NEW, WORKSPACE_LABEL
 
 
 def deployments(layout: Layout) -> list[RunnerDeployment]:
-    """Return the deployments of the workspace: two by schedule, `promote` by hand."""
+    """Return the deployments of the workspace: two by schedule, two by hand."""
     schedule = load_params(layout.params).schedule
 
     def deployment(
@@ -42,6 +43,7 @@ def deployments(layout: Layout) -> list[RunnerDeployment]:
     return [
         deployment(retrain, "scheduled", schedule.retrain_cron, triggers=[on_new_snapshot(layout)]),
         deployment(ingest, "scheduled", schedule.ingest_cron),
+        deployment(tune, "by-hand", None),
         deployment(promote, "by-hand", None),
     ]
 

@@ -13,18 +13,17 @@ from prefect import flow
 from components.dataset.fingerprint import refresh_sources
 from components.layout import Layout
 from components.params import load_params
+from flows.hooks import hooks
 from flows.pipeline import bring_up_to_date, run_name
-from flows.workspace import exclusive
+from flows.workspace import alone
 from tasks.events import announce_new_snapshot
-from tasks.notifications import tell_failure
 
 
 @flow(
     name="ingest",
     flow_run_name=run_name,
     persist_result=False,
-    on_failure=[tell_failure],
-    on_crashed=[tell_failure],
+    **hooks(),
 )
 def ingest(workspace: Path) -> list[str]:
     """Bring the data stages of `workspace` up to date; return those that were not.
@@ -33,9 +32,12 @@ def ingest(workspace: Path) -> list[str]:
         workspace: Folder with dvc.yaml and params.yaml, on the machine that runs this.
     """
     layout = Layout(workspace)
-    with exclusive(layout):
+
+    def work() -> list[str]:
         refresh_sources(load_params(layout.params), layout)
-        done = bring_up_to_date(layout, kinds=("split", "pack"))
-    # After the workspace was let go of: a retrain that waits for this starts at once.
-    announce_new_snapshot(layout)
-    return sorted(done)
+        done = sorted(bring_up_to_date(layout, kinds=("split", "pack")))
+        # The retrain that this starts waits until this run lets go of the workspace.
+        announce_new_snapshot(layout)
+        return done
+
+    return alone(layout, work)

@@ -42,13 +42,17 @@ class RunError(LesionflowError):
         return f"{self.what}\n  then: {self.fix}"
 
 
+def today() -> str:
+    """Return the day, UTC, as it stands in the names of runs."""
+    return datetime.now(UTC).date().isoformat()
+
+
 def run_name() -> str:
     """Name the present flow run by its day and data, such as `retrain 2026-11-20 ham10000@3f2a`."""
     layout = Layout(Path(flow_run.parameters["workspace"]))
     known = layout.sources.read_bytes() if layout.sources.is_file() else b""
-    today = datetime.now(UTC).date().isoformat()
     recipe = load_params(layout.params).recipe
-    return f"{flow_run.flow_name} {today} {recipe}@{hashlib.sha256(known).hexdigest()[:4]}"
+    return f"{flow_run.flow_name} {today()} {recipe}@{hashlib.sha256(known).hexdigest()[:4]}"
 
 
 def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
@@ -68,7 +72,7 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
     graph = read_graph(layout.root)
     stages = graph.upto(kinds) if kinds else list(graph.stages.values())
     stages = longest_trainings_first(stages, params)
-    stale = {stage.name for stage in stages} & graph.stale
+    stale = graph.to_do(kinds)
     trainings = [stage for stage in stages if stage.kind == "train" and stage.name in stale]
     if "report" in stale:
         recall_test_uses(layout.root)
@@ -82,7 +86,7 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
             # One more than the trainings, so that the first one to end is evaluated meanwhile.
             side_by_side=trainings_side_by_side(params, len(trainings)) + 1,
         )
-    return stale
+    return set(stale)
 
 
 def longest_trainings_first(stages: Sequence[Stage], params: Params) -> list[Stage]:

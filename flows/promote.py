@@ -9,9 +9,10 @@ from prefect import flow
 
 from components.layout import Layout
 from flows.approval import ask, require_deployment
+from flows.hooks import hooks
 from flows.pipeline import bring_up_to_date, run_name
-from flows.workspace import exclusive
-from tasks.notifications import tell_champion, tell_failure
+from flows.workspace import alone
+from tasks.notifications import tell_champion
 from tasks.promotion import decline, promote_best, propose_best, remember
 
 
@@ -19,9 +20,7 @@ from tasks.promotion import decline, promote_best, propose_best, remember
     name="promote",
     flow_run_name=run_name,
     persist_result=False,
-    on_completion=[tell_champion],
-    on_failure=[tell_failure],
-    on_crashed=[tell_failure],
+    **hooks(tell_champion),
 )
 def promote(workspace: Path, approval: bool = False) -> dict[str, Any]:
     """Evaluate and rank what is trained, and promote it if it passes the gates.
@@ -44,12 +43,14 @@ def promote(workspace: Path, approval: bool = False) -> dict[str, Any]:
     """
     layout = Layout(workspace)
     if not approval:
-        with exclusive(layout):
-            return finish(layout)
+        return alone(layout, lambda: finish(layout))
     require_deployment()
-    with exclusive(layout):
+
+    def work() -> dict[str, Any]:
         done = bring_all_up_to_date(layout)
         return {"done": sorted(done), "decision": _with_approval(layout)}
+
+    return alone(layout, work)
 
 
 def finish(layout: Layout) -> dict[str, Any]:

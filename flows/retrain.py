@@ -15,19 +15,18 @@ from prefect import flow
 from components.dataset.fingerprint import refresh_sources
 from components.layout import Layout
 from components.params import load_params
+from flows.hooks import hooks
 from flows.pipeline import run_name
 from flows.promote import finish
-from flows.workspace import exclusive
-from tasks.notifications import tell_champion, tell_failure
+from flows.workspace import alone
+from tasks.notifications import tell_champion
 
 
 @flow(
     name="retrain",
     flow_run_name=run_name,
     persist_result=False,
-    on_completion=[tell_champion],
-    on_failure=[tell_failure],
-    on_crashed=[tell_failure],
+    **hooks(tell_champion),
 )
 def retrain(workspace: Path) -> dict[str, Any]:
     """Bring everything up to date in `workspace` and promote the best model.
@@ -46,6 +45,9 @@ def retrain(workspace: Path) -> dict[str, Any]:
         Stages failed; what was done is kept, and the same call goes on from there.
     """
     layout = Layout(workspace)
-    with exclusive(layout):
+
+    def work() -> dict[str, Any]:
         refresh_sources(load_params(layout.params), layout)
         return finish(layout)
+
+    return alone(layout, work)

@@ -7,13 +7,13 @@ from pathlib import Path
 from prefect import flow
 
 from components.layout import Layout
+from flows.hooks import hooks
 from flows.pipeline import bring_up_to_date, run_name
-from flows.workspace import exclusive
+from flows.workspace import alone
 
 
-@flow(name="train", flow_run_name=run_name, persist_result=False)
+@flow(name="train", flow_run_name=run_name, persist_result=False, **hooks())
 def train(workspace: Path) -> list[str]:
     """Bring every training of `workspace` up to date; return the stages that were not."""
     layout = Layout(workspace)
-    with exclusive(layout):
-        return sorted(bring_up_to_date(layout, kinds=("train",)))
+    return alone(layout, lambda: sorted(bring_up_to_date(layout, kinds=("train",))))

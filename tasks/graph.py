@@ -21,11 +21,16 @@ from tasks.dvc_locks import forget_killed
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its address (`train@resnet18-0`), the stages it waits for, why it is stale."""
+    """One stage: its address (`train@resnet18-0`), the stages it waits for, why it is stale.
+
+    `lost`: nothing has changed, but an output that DVC does not keep (the packed images) is gone,
+    as in a clone that has pulled the data. It is made again when something needs it.
+    """
 
     name: str
     upstream: tuple[str, ...]
     changes: tuple[str, ...]
+    lost: bool = False
 
     @property
     def kind(self) -> str:
@@ -47,6 +52,20 @@ class Graph:
             if stage.changes or not stale.isdisjoint(stage.upstream):
                 stale.add(stage.name)
         return frozenset(stale)
+
+    def to_do(self, kinds: Iterable[str] = ()) -> frozenset[str]:
+        """Return the stages of `kinds` (default: all) and what they wait for that must run.
+
+        These are the stale ones, and the lost ones that those (or the caller, by `kinds`) need.
+        """
+        kinds = frozenset(kinds)
+        stages = self.upto(kinds) if kinds else list(self.stages.values())
+        wanted = {stage.name for stage in stages} & self.stale
+        wanted |= {stage.name for stage in stages if stage.lost and stage.kind in kinds}
+        for stage in reversed(stages):
+            if stage.name in wanted:
+                wanted.update(name for name in stage.upstream if self.stages[name].lost)
+        return frozenset(wanted)
 
     def upto(self, kinds: Iterable[str]) -> list[Stage]:
         """Return the stages of `kinds` and all that they wait for, in topological order."""
@@ -81,6 +100,7 @@ def read_graph(root: Path) -> Graph:
             # DVC calls every dependency of a stage that it has no record of modified.
             unknown = {_name(stage.addressing) for stage in repo.index.stages if _is_new(stage)}
             status |= dict.fromkeys(unknown & status.keys(), ("has not run yet",))
+            gone = {_name(stage.addressing): _gone(stage) for stage in repo.index.stages}
     except DvcException as error:
         raise ParamsError(
             f"DVC cannot read the pipeline: {error}",
@@ -89,9 +109,18 @@ def read_graph(root: Path) -> Graph:
         ) from error
     generations = networkx.topological_generations(edges.reverse())
     order = [name for generation in generations for name in sorted(generation)]
+    all_gone = set().union(*gone.values())
+    changes = {
+        name: tuple(why for why in status.get(name, ()) if why not in all_gone) for name in order
+    }
     return Graph(
         {
-            name: Stage(name, tuple(sorted(edges.successors(name))), status.get(name, ()))
+            name: Stage(
+                name,
+                tuple(sorted(edges.successors(name))),
+                changes[name],
+                lost=bool(gone[name]) and not changes[name],
+            )
             for name in order
         }
     )
@@ -104,6 +133,15 @@ def _name(address: str) -> str:
 
 def _is_new(stage: Any) -> bool:
     return bool(stage.deps) and not any(dependency.hash_info for dependency in stage.deps)
+
+
+def _gone(stage: Any) -> set[str]:
+    """Return what DVC says of the outputs that it has a hash of, does not keep, and misses."""
+    return {
+        f"{out}: deleted"
+        for out in stage.outs
+        if out.hash_info and not out.use_cache and not out.exists
+    }
 
 
 def _reasons(status: Iterable[object]) -> tuple[str, ...]:

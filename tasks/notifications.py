@@ -23,9 +23,13 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.utilities.asyncutils import run_coro_as_sync
 from prefect.utilities.urls import url_for
 
+from tasks.journal import note_in_run
+
 WEBHOOK = "LESIONFLOW_WEBHOOK_URL"
 BLOCK = "LESIONFLOW_NOTIFICATION_BLOCK"
 TIMEOUT_SECONDS = 10.0
+SKIPPED = "Skipped"
+"""Name of the state of a run that found another one at work: nothing went wrong."""
 LONGEST = 1500
 """Characters of a message; the run's page, which is linked, has the rest."""
 
@@ -38,6 +42,8 @@ def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
 
 def tell_champion(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Tell that a run made a new champion (a hook for completed `retrain` and `promote`)."""
+    if state.name == SKIPPED:
+        return
     decision = state.result()["decision"]
     if decision["changed"]:
         tell(flow_run, f"{_name(flow, flow_run)}: {decision['model_name']}: {decision['reason']}")
@@ -55,11 +61,17 @@ def tell(run: FlowRun, text: str) -> None:
             # The error's own text may hold the address.
             code = getattr(error, "code", "")
             logger.error("%s took no message: %s %s", WEBHOOK, type(error).__name__, code)
+            note_in_run(run, "notification_failed", by=WEBHOOK)
+        else:
+            note_in_run(run, "notification_sent", by=WEBHOOK)
     if os.environ.get(BLOCK):
         try:
             _notify(os.environ[BLOCK], message)
         except Exception as error:  # blocks are other people's code, and raise what they like
             logger.error("%s took no message: %s", BLOCK, type(error).__name__)
+            note_in_run(run, "notification_failed", by=BLOCK)
+        else:
+            note_in_run(run, "notification_sent", by=BLOCK)
 
 
 def _name(flow: Flow[..., Any], flow_run: FlowRun) -> str:

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from components.layout import Layout
 from components.params import load_params
 from tasks.artifacts import publish_decision
+from tasks.journal import note
 
 
 @task(name="remember", task_run_name="remember", cache_policy=NO_CACHE, persist_result=False)
@@ -80,6 +81,7 @@ def decline(workspace: Path, decision: dict[str, Any], reason: str) -> dict[str,
         },
     )
     get_run_logger().info("%s", reason)
+    note(layout, "promotion_decided", promoted=False, changed=False, reason=reason)
     return decision | {"promoted": False, "changed": False, "reason": reason}
 
 
@@ -92,4 +94,7 @@ def promote_best(workspace: Path) -> dict[str, Any]:
     decision = promote_candidate(load_params(layout.params), layout)
     publish_decision(decision_rows(decision), decision.reason)
     get_run_logger().info("%s", decision.reason)
-    return decision.as_dict()
+    document = decision.as_dict()
+    facts = {name: document[name] for name in ("model_name", "promoted", "changed", "reason")}
+    note(layout, "promotion_decided", **facts)
+    return document

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from components.progress import Progress
 from components.stage import BUG_EXIT_CODE, FLOW_PID, read_stage_error
 from tasks.artifacts import ProgressArtifact, publish, publish_failure
 from tasks.graph import Stage
+from tasks.journal import note
 
 _running: set[subprocess.Popen[str]] = set()
 _running_lock = threading.Lock()
@@ -65,11 +67,14 @@ def run_stage(
     StageError
         The stage failed; what it had done before is kept.
     """
+    layout = Layout(workspace)
     if not stale:
+        note(layout, "stage_cached", stage=stage.name)
         return Completed(name="Cached", message="nothing changed since the last run")
     logger = get_run_logger()
     logger.info("%s", _why(stage))
-    layout = Layout(workspace)
+    note(layout, "stage_started", stage=stage.name, why=_why(stage))
+    started = time.monotonic()
     layout.stage_error(stage.name).unlink(missing_ok=True)
     tail: deque[str] = deque(maxlen=30)
     progress = ProgressArtifact(stage.name)
@@ -85,17 +90,22 @@ def run_stage(
                 tail.append(line)
                 logger.info("%s", line)
         code = process.wait()
+    ended = {"stage": stage.name, "seconds": round(time.monotonic() - started, 3)}
     if code != 0:
         error = _stage_error(stage, layout, list(tail), code, {**os.environ, **environment})
+        note(layout, "stage_failed", **ended, message=error.what.partition("\n")[0])
         if error.code == CheckFailedError.exit_code:
             publish_failure(stage.kind, layout)
         raise error
+    note(layout, "stage_ended", **ended)
     progress.finish()
     publish(stage.kind, layout)
     return Completed(message="brought up to date")
 
 
 def _why(stage: Stage) -> str:
+    if stage.lost:
+        return "nothing has changed, but what it wrote is gone and is needed"
     if not stage.changes:
         return "stands below a change"
     more = f" and {len(stage.changes) - 3} more" if len(stage.changes) > 3 else ""

@@ -20,6 +20,7 @@ PLUMBING = {
     "components/atomic.py",
     "components/errors.py",
     "components/layout.py",
+    "components/left_behind.py",
     "components/params.py",
     "components/progress.py",
     "components/settings.py",

@@ -19,7 +19,7 @@ from components.params import read_yaml
 
 def is_recorded(layout: Layout) -> bool:
     """Return whether there is a last snapshot: in its place, or in what DVC keeps."""
-    return layout.manifest.is_file() or _version(layout) is not None
+    return layout.manifest.is_file() or recorded_version(layout) is not None
 
 
 def find_base(
@@ -46,7 +46,7 @@ def find_base(
     return Base(folder, len(taken))
 
 
-def _version(layout: Layout) -> str | None:
+def recorded_version(layout: Layout) -> str | None:
     """Return DVC's hash of the last snapshot."""
     lock = layout.root / "dvc.lock"
     if not lock.is_file():
@@ -58,7 +58,7 @@ def _version(layout: Layout) -> str | None:
 
 
 def _from_dvc(layout: Layout) -> Path | None:
-    version = _version(layout)
+    version = recorded_version(layout)
     if version is None:
         return None
     target = layout.cache / "snapshots" / version

@@ -34,7 +34,7 @@ def provenance_of(
         "split_sha256": sha256_of(layout.splits),
         "params": document,
         "params_sha256": canonical_hash(document),
-        "git": _git(layout),
+        "git": git_state(layout),
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "runs": [
             {"backbone": name, "seed": seed, **read_model(layout.run(name, seed)).provenance}
@@ -43,7 +43,7 @@ def provenance_of(
     }
 
 
-def _git(layout: Layout) -> dict[str, Any]:
+def git_state(layout: Layout) -> dict[str, Any]:
     """Return the commit of the workspace, and whether it has changes that are not committed."""
 
     def ask(*command: str) -> str | None:

@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
-    """Tell the champion and what is out of date, and why."""
+    """Tell the champion, what is out of date and why, the last runs and the next ones."""
     from flows.status import read_status, status_text
 
     document = read_status(Layout.find())

@@ -26,7 +26,12 @@ def test_the_deployments_carry_cron_timezone_and_workspace(
 ) -> None:
     edit_params(workspace, schedule={"retrain_cron": "*/5 * * * *", "timezone": "Europe/Vienna"})
     found = {f"{each.flow_name}/{each.name}": each for each in deployments(Layout(workspace))}
-    assert set(found) == {"retrain/scheduled", "ingest/scheduled", "promote/by-hand"}
+    assert set(found) == {
+        "retrain/scheduled",
+        "ingest/scheduled",
+        "tune/by-hand",
+        "promote/by-hand",
+    }
     (schedule,) = found["retrain/scheduled"].schedules
     assert schedule.schedule.cron == "*/5 * * * *"
     assert schedule.schedule.timezone == "Europe/Vienna"
@@ -48,7 +53,7 @@ def test_a_wrong_schedule_is_refused(
 
 def test_a_schedule_of_null_is_none(workspace: Path, edit_params: Callable[..., None]) -> None:
     edit_params(workspace, schedule={"retrain_cron": None})
-    retrain, ingest, _ = deployments(Layout(workspace))
+    retrain, ingest, *_ = deployments(Layout(workspace))
     assert not retrain.schedules
     assert ingest.schedules
 
@@ -63,10 +68,13 @@ def test_the_parameters_are_typed_and_described_so_that_the_ui_shows_a_form(
     assert {name: set(form) for name, form in forms.items()} == {
         "retrain": {"workspace"},
         "ingest": {"workspace"},
+        "tune": {"workspace", "backbone", "apply"},
         "promote": {"workspace", "approval"},
     }
     assert forms["promote"]["workspace"]["format"] == "path"
     assert forms["promote"]["approval"]["type"] == "boolean"
+    assert "resnet18" in forms["tune"]["backbone"]["enum"]
+    assert forms["tune"]["apply"]["type"] == "boolean"
     assert all(field["description"] for form in forms.values() for field in form.values())
 
 

@@ -9,13 +9,16 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.layout import Layout
 from flows.server import answers, running_server
+from flows.workspace import exclusive
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -57,24 +60,74 @@ def test_schedule_plans_the_runs_of_params(
 ) -> None:
     edit_params(workspace, schedule={"retrain_cron": "0 3 * * 0", "ingest_cron": None})
     port = _free_port()
-    with (tmp_path / "log").open("wb") as log:
+    with _serving(workspace, port, tmp_path / "log"):
+        end = time.monotonic() + 120
+        while not (planned := _planned(port)) and time.monotonic() < end:
+            time.sleep(0.5)
+    assert planned, (tmp_path / "log").read_text()[-3000:]
+    assert all("T03:00:00" in start for start in planned)
+    assert not answers(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.slow
+def test_of_the_runs_that_a_cron_starts_the_first_waits_and_works_and_the_others_do_no_stage(
+    finished_copy: Path, edit_params: Callable[..., None], tmp_path: Path
+) -> None:
+    edit_params(
+        finished_copy,
+        backbones__resnet18={"learning_rate": 0.0005},
+        schedule={"retrain_cron": "* * * * *", "ingest_cron": None},
+    )
+    layout = Layout(finished_copy)
+    layout.events.unlink()
+    with _serving(finished_copy, _free_port(), tmp_path / "log"):
+        with exclusive(layout):  # another run is at work when the first one starts
+            _wait_for(layout, "run_started", 1, seconds=180)
+            time.sleep(3)
+            assert not _events(layout, "stage_started")
+        _wait_for(layout, "run_ended", 3, seconds=420)
+    ended = _events(layout, "run_ended")[:3]
+    assert [run["state"] for run in ended] == ["Completed"] * 3, (tmp_path / "log").read_text()
+    done = _events(layout, "stage_started")
+    assert {each["run_id"] for each in done} == {ended[0]["run_id"]}
+    assert "train@resnet18-0" in {each["stage"] for each in done}
+    for run in ended[1:]:
+        cached = [
+            each for each in _events(layout, "stage_cached") if each["run_id"] == run["run_id"]
+        ]
+        assert len(cached) == 17
+
+
+@contextmanager
+def _serving(workspace: Path, port: int, log: Path) -> Iterator[None]:
+    """Run `lesionflow schedule` as a user would."""
+    with log.open("wb") as lines:
         server = subprocess.Popen(
             ["lesionflow", "schedule", "--port", str(port)],
             cwd=workspace,
             env={name: value for name, value in os.environ.items() if name != "PREFECT_HOME"},
-            stdout=log,
-            stderr=log,
+            stdout=lines,
+            stderr=lines,
         )
     try:
-        end = time.monotonic() + 120
-        while not (planned := _planned(port)) and time.monotonic() < end:
-            time.sleep(0.5)
+        yield
     finally:
         server.terminate()
         server.wait(timeout=60)
-    assert planned, (tmp_path / "log").read_text()[-3000:]
-    assert all("T03:00:00" in start for start in planned)
-    assert not answers(f"http://127.0.0.1:{port}")
+
+
+def _events(layout: Layout, name: str) -> list[dict[str, Any]]:
+    if not layout.events.exists():
+        return []
+    lines = map(json.loads, layout.events.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line["event"] == name]
+
+
+def _wait_for(layout: Layout, name: str, count: int, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while len(_events(layout, name)) < count:
+        assert time.monotonic() < end, f"no {name} {count} in {seconds:g} s"
+        time.sleep(0.5)
 
 
 def _planned(port: int) -> list[str]:
@@ -96,7 +149,9 @@ def test_status_tells_what_is_out_of_date_and_why(finished_copy: Path, lesionflo
     text = params.read_text(encoding="utf-8")
     params.write_text(text.replace("resnet18: {}", "resnet18: {epochs: 3}"), encoding="utf-8")
     told = lesionflow(finished_copy, "status").stdout
+    assert max(map(len, told.splitlines())) < 80
     assert "5 of 17 out of date" in told
+    assert "Completed  retrain" in told
     assert "train@resnet18-0: params.yaml: backbones.resnet18 modified" in told
     assert "v0001" in told
 

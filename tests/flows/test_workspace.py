@@ -1,17 +1,24 @@
-"""Two runs at once in one workspace: the second says so; a killed run leaves no lock."""
+"""Two runs at once in one workspace: the second says so, or waits; a killed run leaves no lock."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.runner import Runner
 
 from components.errors import ResourceError
 from components.layout import Layout
-from flows.workspace import exclusive
+from flows.deployments import deployments
+from flows.train import train
+from flows.workspace import BusyError, exclusive
 
 HOLD = """
 import sys, time
@@ -35,3 +42,32 @@ def test_the_second_run_is_told_and_a_killed_one_leaves_no_lock(tmp_path: Path) 
         first.send_signal(signal.SIGKILL)
     with exclusive(Layout(tmp_path)):
         pass
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_by_hand_is_refused_at_once(workspace: Path) -> None:
+    with exclusive(Layout(workspace)), pytest.raises(BusyError, match="another run is at work"):
+        train(workspace)
+
+
+def _run_scheduled(workspace: Path) -> Any:
+    """Run `ingest` of the deployment, as `lesionflow schedule` would."""
+    deployment_id = deployments(Layout(workspace))[1].apply()
+    with get_client(sync_client=True) as client:
+        created = client.create_flow_run_from_deployment(deployment_id)
+        asyncio.run(Runner(name="scheduled").execute_flow_run(created.id))
+        return client.read_flow_run(created.id)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_scheduled_run_that_waits_in_vain_is_skipped_and_no_failure(
+    workspace: Path, edit_params: Callable[..., None]
+) -> None:
+    edit_params(workspace, schedule={"wait_minutes": 0.01})
+    with exclusive(Layout(workspace)):
+        ended = _run_scheduled(workspace)
+    assert ended.state_name == "Skipped"
+    assert ended.state.is_completed()
+    assert "another run is at work" in ended.state.message
+    assert not (workspace / "data" / "raw").exists()

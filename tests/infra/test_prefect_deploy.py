@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL
 
 from components.layout import Layout
@@ -18,6 +19,7 @@ from flows.deployments import deployments, on_new_snapshot
 
 REPO = Path(__file__).resolve().parents[2]
 PREFECT_FILE = REPO / "infra" / "prefect" / "prefect.yaml"
+CLONE_FILE = PREFECT_FILE.with_name("clone.yaml")
 PACKAGES = {
     "process": "prefect",
     "docker": "prefect-docker",
@@ -36,6 +38,23 @@ def _make_pool(kind: str) -> None:
         )
 
 
+def _deploy(prefect_file: Path, workspace: Path, **environment: str) -> None:
+    done = subprocess.run(
+        ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(prefect_file)],
+        cwd=workspace,
+        env={
+            **os.environ,
+            "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+            "LESIONFLOW_IMAGE": "lesionflow:0.1.0",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize(
     "kind",
@@ -49,21 +68,12 @@ def test_the_same_deployments_with_the_schedules_of_params(kind: str, workspace:
     with (workspace / "params.yaml").open("a", encoding="utf-8") as params:
         params.write("schedule: {retrain_cron: null, timezone: Europe/Vienna}\n")
     _make_pool(kind)
-    done = subprocess.run(
-        ["prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(PREFECT_FILE)],
-        cwd=workspace,
-        env={
-            **os.environ,
-            "PREFECT_API_URL": str(PREFECT_API_URL.value()),
-            "LESIONFLOW_WORK_POOL": f"pool-{kind}",
-            "LESIONFLOW_WORKSPACE": str(workspace),
-            "LESIONFLOW_IMAGE": "lesionflow:0.1.0",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
+    _deploy(
+        PREFECT_FILE,
+        workspace,
+        LESIONFLOW_WORK_POOL=f"pool-{kind}",
+        LESIONFLOW_WORKSPACE=str(workspace),
     )
-    assert done.returncode == 0, done.stdout + done.stderr
     served = deployments(Layout(workspace))
     with get_client(sync_client=True) as client:
         for expected in served:
@@ -83,3 +93,28 @@ def test_the_same_deployments_with_the_schedules_of_params(kind: str, workspace:
     mine = on_new_snapshot(Layout(workspace))
     assert automation.trigger.expect == mine.expect
     assert automation.trigger.match.root == mine.match.root
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_runs_in_clean_clones_need_no_file_of_the_worker(workspace: Path) -> None:
+    _make_pool("process")
+    _deploy(
+        CLONE_FILE,
+        workspace,
+        LESIONFLOW_WORK_POOL="pool-process",
+        LESIONFLOW_REPOSITORY="ssh://git@example.org/lesionflow.git",
+        LESIONFLOW_RECORD_ON="record",
+    )
+    with get_client(sync_client=True) as client:
+        found = client.read_deployment_by_name("retrain-clone/scheduled")
+    assert load_flow_from_entrypoint(str(found.entrypoint)).name == "retrain-clone"
+    assert not found.pull_steps
+    assert found.parameters == {
+        "repository": "ssh://git@example.org/lesionflow.git",
+        "ref": "main",
+        "record_on": "record",
+    }
+    form = found.parameter_openapi_schema["properties"]
+    assert set(form) == {"repository", "ref", "remote", "record_on", "cache"}
+    assert all(field["description"] for field in form.values())

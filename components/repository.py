@@ -1,0 +1,209 @@
+"""The Git repository that a run starts from, and the branch that it writes its record to.
+
+The record is what the next run must know and what is small: `dvc.lock`, the split's ledger and
+what else `RECORD` names. A commit of the record has the files of the commit that the run started
+from, so that checking it out gives code, parameters and results that belong together.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from components.errors import LesionflowError, ParamsError
+
+RECORD = (
+    "dvc.lock",
+    "data/reference_profile.json",
+    "data/sources.json",
+    "data/split_ledger.csv",
+    "data/test_uses.json",
+)
+"""What a run writes that belongs into Git."""
+_CODE = ("components", "flows", "tasks")
+_NETWORK_SECONDS = 600.0
+_AUTHOR = {
+    f"GIT_{role}_{what}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "Lesionflow"), ("EMAIL", "lesionflow@localhost"))
+}
+
+
+class TransferError(LesionflowError):
+    """Git or DVC did not get through to the other side: trying again may help."""
+
+
+class RecordError(LesionflowError):
+    """The branch of the record was moved by somebody else."""
+
+
+def clone(repository: str, ref: str, folder: Path) -> str:
+    """Clone `repository` into `folder` at `ref`: a branch, a tag or a commit.
+
+    Returns
+    -------
+    str
+        The commit.
+
+    Raises
+    ------
+    TransferError
+        The repository cannot be reached.
+    ParamsError
+        It has no such ref, or its URL holds a password.
+    """
+    _check_url(repository)
+    _git_over_network(folder.parent, "clone", "--no-checkout", repository, str(folder))
+    commit = _commit(folder, f"refs/remotes/origin/{ref}") or _commit(folder, ref)
+    if commit is None:
+        raise ParamsError(
+            f"there is no branch, tag or commit {ref!r}",
+            where=repository,
+            fix="correct the ref, or push it to the repository",
+        )
+    _git(folder, "checkout", "--quiet", "--detach", commit)
+    return commit
+
+
+def take_record(folder: Path, branch: str) -> bool:
+    """Put the last record on `branch` in place; return whether there is one."""
+    last = _commit(folder, f"refs/remotes/origin/{branch}")
+    if last is None:
+        return False
+    listed = _git(folder, "ls-tree", "-r", "--name-only", last, "--", *RECORD).splitlines()
+    if not listed:
+        return False
+    _git(folder, "checkout", "--quiet", last, "--", *listed)
+    return "dvc.lock" in listed
+
+
+def write_record(folder: Path, branch: str, message: str) -> str | None:
+    """Commit the record on `branch` of the repository that `folder` is a clone of.
+
+    Returns
+    -------
+    str or None
+        The commit; None if nothing of the record changed.
+
+    Raises
+    ------
+    RecordError
+        The branch was moved while the run was at work.
+    TransferError
+        The repository cannot be reached.
+    """
+    head = _git(folder, "rev-parse", "HEAD")
+    last = _commit(folder, f"refs/remotes/origin/{branch}")
+    _git(folder, "add", "--force", "--", *(name for name in RECORD if (folder / name).is_file()))
+    tree = _git(folder, "write-tree")
+    if last is not None and tree == _git(folder, "rev-parse", f"{last}^{{tree}}"):
+        return None
+    parents = [last] if last is not None else []
+    if last is None or not _is_in(folder, head, last):
+        parents.append(head)
+    chosen = [option for parent in parents for option in ("-p", parent)]
+    commit = _git(folder, "commit-tree", tree, *chosen, "-m", message)
+    try:
+        _git_over_network(folder, "push", "--quiet", "origin", f"{commit}:refs/heads/{branch}")
+    except TransferError as error:
+        if "rejected" not in error.what:
+            raise
+        raise RecordError(
+            f"the branch {branch} was moved while this run was at work",
+            where="the record of this run, whose data and models are pushed",
+            fix="run it again: it finds what is done; let one run at a time record on a branch",
+        ) from error
+    return commit
+
+
+def check_same_code(folder: Path) -> None:
+    """Check that the code of the clone is the code that runs here.
+
+    The stages run the clone's files, but the flow and the promotion are those of this process.
+
+    Raises
+    ------
+    ParamsError
+        They differ.
+    """
+    here = Path(__file__).resolve().parents[1]
+    differing = sorted(
+        str(name)
+        for part in _CODE
+        for name in _python_files(here, part) | _python_files(folder, part)
+        if _bytes(here / name) != _bytes(folder / name)
+    )
+    if differing:
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise ParamsError(
+            f"the code that runs here is not that of the commit: {', '.join(differing[:3])}{more}",
+            where=str(here),
+            fix="install the commit's code where this runs (a new image), or name another ref",
+        )
+
+
+def _python_files(root: Path, part: str) -> set[Path]:
+    return {path.relative_to(root) for path in (root / part).rglob("*.py")}
+
+
+def _bytes(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _check_url(repository: str) -> None:
+    if "://" in repository and urlsplit(repository).password:
+        raise ParamsError(
+            "the URL of the repository holds a password, which everybody would see",
+            where="repository",
+            fix="use SSH, or a credential helper of Git where the run works",
+        )
+
+
+def _commit(folder: Path, name: str) -> str | None:
+    done = _run(
+        folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
+    )
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _is_in(folder: Path, commit: str, history: str) -> bool:
+    return _run(folder, "merge-base", "--is-ancestor", commit, history).returncode == 0
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = _run(folder, *arguments)
+    done.check_returncode()
+    return done.stdout.strip()
+
+
+def _git_over_network(folder: Path, *arguments: str) -> None:
+    try:
+        done = _run(folder, *arguments, timeout=_NETWORK_SECONDS)
+        trouble = done.stderr.strip() if done.returncode else None
+    except subprocess.TimeoutExpired:
+        trouble = f"not done after {_NETWORK_SECONDS:g} s"
+    if trouble is not None:
+        raise TransferError(
+            f"git {arguments[0]} failed: {trouble}",
+            where="the Git repository",
+            fix="check its URL, the network, and that this machine may read (and write) it",
+        )
+
+
+def _run(
+    folder: Path, *arguments: str, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    # Nobody is there to type a password.
+    environment = {**_AUTHOR, **os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    return subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )

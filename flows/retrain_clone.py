@@ -1,0 +1,133 @@
+"""The whole job where no workspace lasts: in a clean clone at a commit, removed afterwards.
+
+Runs on a work pool (`infra/prefect/clone.yaml`). Clones the repository, pulls by DVC, does what
+`retrain` does, pushes data and results, and records `dvc.lock` and the split's ledger as a commit
+on a branch. What a failed run has done is recorded too, so the next one goes on from there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+
+from components.dataset.fingerprint import refresh_sources
+from components.errors import ParamsError
+from components.layout import Layout
+from components.left_behind import owned_folder, remove_left_behind
+from components.params import Params, load_params
+from components.repository import RecordError, TransferError
+from flows.hooks import hooks
+from flows.pipeline import RunError, today
+from flows.promote import finish
+from tasks.links import described
+from tasks.notifications import tell_champion
+from tasks.sync import clone, pull, push, record
+
+_PREFIX = "lesionflow-clone-"
+
+
+def clone_run_name() -> str:
+    """Name the present flow run by its day and ref, such as `retrain-clone 2026-11-20 main`."""
+    return f"{flow_run.flow_name} {today()} {flow_run.parameters['ref']}"
+
+
+@flow(
+    name="retrain-clone",
+    flow_run_name=clone_run_name,
+    persist_result=False,
+    **hooks(tell_champion),
+)
+def retrain_clone(
+    repository: str,
+    ref: str = "main",
+    remote: str | None = None,
+    record_on: str | None = None,
+    cache: Path | None = None,
+) -> dict[str, Any]:
+    """Retrain in a clean clone of `repository` at `ref`, push everything, and remove the clone.
+
+    Args:
+        repository: URL or absolute folder of the Git repository; no password in it.
+        ref: Branch, tag or commit to start from.
+        remote: Name of the DVC remote to pull from and push to; empty: the repository's default.
+        record_on: Branch that gets dvc.lock and the split's ledger as a commit; empty: no record,
+            and the next run starts from what `ref` has.
+        cache: Folder that lasts, for DVC's cache: what is there is not pulled again, and what a
+            killed run has finished is found. Empty: in the clone.
+
+    Returns
+    -------
+    dict
+        `done`: names of the stages that were out of date; `decision`: the promotion's record.
+
+    Raises
+    ------
+    RunError
+        Stages failed; what was done is pushed, and recorded if there is a branch for it.
+    ParamsError
+        The ref or the remote does not exist, or the registry would be removed with the clone.
+    """
+    with _clean_folder() as folder:
+        layout = Layout(folder / "workspace")
+        commit = clone(repository, ref, record_on, layout.root)
+        params = load_params(layout.params)
+        _check_outlives(params)
+        pull(layout.root, remote, cache)
+        try:
+            with described(layout):
+                refresh_sources(params, layout)
+                outcome = finish(layout)
+        except RunError:
+            with suppress(TransferError, RecordError):  # shown by the task; the run failed before
+                _leave(layout, commit, "unfinished", remote, record_on)
+            raise
+        _leave(layout, commit, outcome["decision"]["reason"], remote, record_on)
+        return outcome
+
+
+def _leave(
+    layout: Layout, commit: str, ending: str, remote: str | None, record_on: str | None
+) -> None:
+    """Push what `dvc.lock` names, then record it: a record never names what nobody can pull."""
+    push(layout.root, remote)
+    if record_on is not None:
+        message = f"{flow_run.name}: {ending}\n\nCode: {commit}\nFlow run: {flow_run.id}\n"
+        record(layout.root, record_on, message)
+
+
+def _check_outlives(params: Params) -> None:
+    """Check that models lie outside of the clone; say so where checkpoints do not."""
+    if not _lasts(params.registry.uri):
+        raise ParamsError(
+            f"{params.registry.uri!r} lies in the clone, and would be removed with the models",
+            where="params.yaml: registry.uri",
+            fix="write s3://bucket/prefix, or a folder that lasts (/srv/registry, say)",
+        )
+    if not _lasts(params.storage):
+        get_run_logger().warning(
+            "storage %r lies in the clone: a training that is killed starts from its first epoch; "
+            "write s3://… or a folder that lasts",
+            params.storage,
+        )
+
+
+def _lasts(uri: str) -> bool:
+    return uri.startswith("s3://") or Path(uri).is_absolute()
+
+
+@contextmanager
+def _clean_folder() -> Iterator[Path]:
+    parent = Path(tempfile.gettempdir())
+    remove_left_behind(_PREFIX, parent)
+    folder = owned_folder(_PREFIX, parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)

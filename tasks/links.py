@@ -1,0 +1,127 @@
+"""What a flow run is about and where the rest of it lies: its tags, and one artifact of links."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
+from prefect.utilities.urls import url_for
+
+from components.dataset.last_snapshot import recorded_version
+from components.errors import LesionflowError, RegistryError
+from components.layout import Layout
+from components.params import Params, load_params
+
+_KINDS = ("recipe:", "model:", "snapshot:")
+
+
+@contextmanager
+def described(layout: Layout) -> Iterator[None]:
+    """Tag the present run when the block begins; tag it again and link it when it ends.
+
+    The snapshot is known at the end only, where the run takes in new data.
+    """
+    tag_run(layout)
+    try:
+        yield
+    except LesionflowError:
+        tag_run(layout)
+        publish_links(layout)
+        raise
+    tag_run(layout)
+    publish_links(layout)
+
+
+def tag_run(layout: Layout) -> None:
+    """Tag the present run with its recipe, its model's name and its snapshot."""
+    params = load_params(layout.params)
+    mine = [f"recipe:{params.recipe}", f"model:{params.registry.model_name}"]
+    manifest = _manifest(layout)
+    if manifest is not None:
+        mine.append(f"snapshot:{manifest['content_id'][:8]}")
+    with get_client(sync_client=True) as client:
+        known = client.read_flow_run(flow_run.id).tags
+        others = [tag for tag in known if not tag.startswith(_KINDS)]
+        client.update_flow_run(flow_run.id, tags=[*others, *mine])
+
+
+def publish_links(layout: Layout) -> None:
+    """Create the artifact `links`: run, commit, snapshot, dashboard, report, champion."""
+    from components.cluster import dashboard_url
+
+    rows = {
+        "flow run": _link(str(flow_run.name), url_for("flow-run", obj_id=flow_run.id)),
+        "Git commit": _commit(layout),
+        "snapshot": _snapshot(layout),
+        "Ray dashboard": _link("dashboard", dashboard_url()),
+        "report": _report(layout),
+        "champion": _champion(layout, load_params(layout.params)),
+    }
+    lines = [f"| {name} | {value} |" for name, value in rows.items() if value]
+    create_markdown_artifact(
+        markdown="\n".join(["| what | where |", "|---|---|", *lines]),
+        key="links",
+        description="Where this run comes from and where it leads to.",
+    )
+
+
+def _link(text: str, url: str | None) -> str:
+    return f"[{text}]({url})" if url else ""
+
+
+def _commit(layout: Layout) -> str:
+    from components.registry.provenance import git_state
+
+    state = git_state(layout)
+    if state["commit"] is None:
+        return ""
+    changes = ", with changes that are not committed" if state["has_changes"] else ""
+    return f"`{state['commit']}`{changes}"
+
+
+def _snapshot(layout: Layout) -> str:
+    manifest = _manifest(layout)
+    if manifest is None:
+        return ""
+    version = recorded_version(layout)
+    dvc = f" (DVC: `data/raw` is `{version}`)" if version else ""
+    return f"`{manifest['content_id'][:16]}`, {manifest['num_images']} images{dvc}"
+
+
+def _report(layout: Layout) -> str:
+    return _link(str(layout.report), layout.report.as_uri()) if layout.report.is_file() else ""
+
+
+def _champion(layout: Layout, params: Params) -> str:
+    from components.registry.versions import open_registry
+
+    try:
+        registry = open_registry(params.registry, layout)
+        version = registry.alias("champion")
+        promoted_at = registry.promoted_at("champion") if version else None
+    except RegistryError as error:
+        return f"unknown: {error.what}"
+    if version is None or promoted_at is None:
+        return ""
+    context = FlowRunContext.get()
+    since = context.start_time if context else datetime.now(UTC)
+    new = "**promoted by this run**" if _later(promoted_at, since) else f"since {promoted_at[:10]}"
+    return f"{params.registry.model_name} {version}, {new} (registry: `{params.registry.uri}`)"
+
+
+def _later(moment: str, than: datetime) -> bool:
+    return datetime.fromisoformat(moment) >= than.replace(microsecond=0)
+
+
+def _manifest(layout: Layout) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(layout.manifest.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None

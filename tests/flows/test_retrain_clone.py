@@ -1,0 +1,99 @@
+"""A run in a clean clone leaves data, models and a record, and nothing on the disk."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import ParamsError
+from flows.pipeline import RunError
+from flows.retrain_clone import retrain_clone
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.fixture
+def origin(
+    workspace: Path,
+    tmp_path: Path,
+    shrink: Callable[[Path], None],
+    edit_params: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """Return a bare repository of a small quickstart whose data go to a folder; temp is ours."""
+    shrink(workspace)
+    edit_params(
+        workspace,
+        backbones={"mobilenet_v2": {}},
+        training__epochs=1,
+        registry__uri=str(tmp_path / "registry"),
+        storage=str(tmp_path / "storage"),
+    )
+    bare = tmp_path / "origin.git"
+    commit = ["git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "-m", "all"]
+    for command in (
+        ["dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "remote")],
+        ["git", "add", "-A"],
+        commit,
+        ["git", "init", "-q", "--bare", str(bare)],
+        ["git", "push", "-q", str(bare), "HEAD:main"],
+    ):
+        subprocess.run(command, cwd=workspace, check=True, capture_output=True)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return bare
+
+
+def _file(origin: Path, name: str) -> str:
+    return subprocess.run(
+        ["git", "show", name], cwd=origin, check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.mark.slow
+def test_each_clone_goes_on_from_the_record_and_the_last_does_no_stage(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> dict[str, Any]:
+        return retrain_clone(str(origin), record_on="record")
+
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # a cluster that is gone
+    with pytest.raises(RunError, match="Ray cluster cannot be used"):
+        run()
+    monkeypatch.delenv("RAY_ADDRESS")
+    second = run()
+    assert {"pack", "train@mobilenet_v2-0"} < set(
+        second["done"]
+    )  # DVC does not keep what is packed
+    assert not {"ingest", "measure", "pairs", "validate"} & set(second["done"])
+    assert second["decision"]["promoted"]
+    assert "train@mobilenet_v2-0" in _file(origin, "record:dvc.lock")
+    assert len(_file(origin, "record:data/split_ledger.csv").splitlines()) > 100
+    assert "dvc.lock" not in _file(origin, "main:")
+    assert list((tmp_path / "registry").rglob("model.safetensors"))
+    before = _file(origin, "record")
+    third = run()
+    assert third["done"] == []
+    assert not third["decision"]["changed"]
+    assert _file(origin, "record") == before  # nothing new is no commit
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_registry_in_the_clone_is_refused_before_anything_is_pulled(
+    workspace: Path, origin: Path, tmp_path: Path, edit_params: Callable[..., None]
+) -> None:
+    edit_params(workspace, registry__uri="registry")
+    for command in (
+        ["git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-qam", "registry"],
+        ["git", "push", "-q", str(origin), "HEAD:main"],
+    ):
+        subprocess.run(command, cwd=workspace, check=True, capture_output=True)
+    with pytest.raises(ParamsError, match="lies in the clone"):
+        retrain_clone(str(origin))
+    assert not (tmp_path / "remote").exists()
+    assert not list((tmp_path / "temporary").iterdir())

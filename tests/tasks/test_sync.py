@@ -1,0 +1,96 @@
+"""What a clean clone pulls is what `dvc.lock` names, or an error that says what is missing."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from prefect import flow
+
+from components.errors import ParamsError, SourceError
+from tasks.graph import read_graph
+from tasks.sync import pull, push
+
+GRAPH = """
+stages:
+  first:
+    cmd: cp data.txt kept.txt && cp data.txt made.txt
+    deps: [data.txt]
+    outs:
+      - kept.txt
+      - made.txt:
+          cache: false
+  second:
+    cmd: cp made.txt last.txt
+    deps: [made.txt]
+    outs: [last.txt]
+  third:
+    cmd: cp last.txt never.txt
+    deps: [last.txt]
+    outs: [never.txt]
+"""
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@flow(name="sync")
+def _sync(workspace: Path, *, remote: str | None = None, cache: Path | None = None) -> None:
+    pull(workspace, remote, cache)
+
+
+@flow(name="leave")
+def _leave(workspace: Path) -> None:
+    push(workspace, None)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Return a clean clone of a project in which all but its third stage ran and was pushed."""
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "dvc.yaml").write_text(GRAPH, encoding="utf-8")
+    (project / "data.txt").write_text("1", encoding="utf-8")
+    (project / ".gitignore").write_text("/made.txt\n", encoding="utf-8")
+    for command in (
+        ["git", "init", "-q"],
+        ["dvc", "init", "-q"],
+        ["dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "store")],
+        ["dvc", "repro", "-q", "second"],
+        ["git", "add", "-A"],
+        ["git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "-m", "all"],
+    ):
+        subprocess.run(command, cwd=project, check=True, capture_output=True)
+    _leave(project)
+    subprocess.run(["git", "clone", "-q", str(project), str(tmp_path / "clone")], check=True)
+    return tmp_path / "clone"
+
+
+def test_after_a_pull_only_what_never_ran_is_out_of_date(clone: Path, tmp_path: Path) -> None:
+    _sync(clone, cache=tmp_path / "cache")
+    assert (clone / "last.txt").read_text(encoding="utf-8") == "1"
+    assert list((tmp_path / "cache").iterdir())
+    graph = read_graph(clone)
+    assert graph.stale == {"third"}
+    assert graph.stages["first"].lost  # made.txt is not kept by DVC, and nothing needs it
+    assert graph.to_do() == {"third"}
+
+
+def test_what_is_lost_is_made_again_when_something_needs_it(clone: Path) -> None:
+    _sync(clone)
+    (clone / "last.txt").unlink()
+    assert read_graph(clone).to_do() == {"first", "second", "third"}
+    assert read_graph(clone).to_do(["first"]) == {"first"}
+
+
+def test_what_the_remote_has_not_is_named(clone: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "store")
+    with pytest.raises(SourceError, match=r"kept\.txt, last\.txt"):
+        _sync(clone)
+
+
+def test_a_remote_that_does_not_exist_is_refused(clone: Path) -> None:
+    with pytest.raises(ParamsError, match="no DVC remote 'stroe'") as caught:
+        _sync(clone, remote="stroe")
+    assert "store" in caught.value.where
