@@ -25,6 +25,8 @@ from components.progress import Progress
 
 UPDATE_SECONDS = 2.0
 """Least time between two updates of one progress artifact; each is a call to the server."""
+_AWAY_SECONDS = 60.0
+"""The same while the server is away; each is a warning in the log."""
 
 
 @contextmanager
@@ -57,7 +59,7 @@ class ProgressArtifact:
         now = time.monotonic()
         if now - self._last < UPDATE_SECONDS:
             return
-        self._last = now
+        self._last = now + _AWAY_SECONDS
         share = 100.0 * progress.done / max(progress.total, 1)
         description = f"{self._stage}: {progress.done}/{progress.total} {progress.unit}"
         self._show(share, f"{description} {progress.detail}".strip())
@@ -76,6 +78,7 @@ class ProgressArtifact:
             self._id = created if isinstance(created, UUID) else None
         else:
             update_progress_artifact(self._id, progress=share, description=description)
+        self._last = time.monotonic()
 
 
 @_showing()

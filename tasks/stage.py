@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from components.cluster import lost
-from components.errors import CheckFailedError, LesionflowError
+from components.errors import CheckFailedError, LesionflowError, ResourceError
 from components.layout import Layout
 from components.progress import Progress
 from components.stage import BUG_EXIT_CODE, FLOW_PID, read_stage_error
@@ -122,6 +123,13 @@ def _stage_error(
     if cluster is not None:
         return StageError(stage.name, str(cluster), cluster.exit_code)
     last = "\n".join(tail[-10:])
+    if os.strerror(errno.ENOSPC) in last:  # as DVC filled its cache
+        full = ResourceError(
+            "no space left on the disk",
+            where=f"{layout.root}, or DVC's cache",
+            fix="free some space and run the same command again",
+        )
+        return StageError(stage.name, str(full), full.exit_code)
     return StageError(stage.name, f"DVC ended with exit code {code}:\n{last}", BUG_EXIT_CODE)
 
 

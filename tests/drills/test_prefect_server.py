@@ -70,11 +70,16 @@ def test_the_server_is_killed_and_restarted_during_a_retrain(
     comes_back_after: str,
 ) -> None:
     serving = server.serve()
-    run = start(untrained, "lesionflow", "retrain", PREFECT_API_URL=f"{server.address}/api")
+    environment = {
+        "PREFECT_API_URL": f"{server.address}/api",
+        "PREFECT_HOME": str(untrained.parent / "home"),
+    }
+    run = start(untrained, "lesionflow", "retrain", **environment)
     run.wait_until(lambda: epochs_stored(untrained) >= 1)
     serving.kill_everything()
     if comes_back_after == "the run":
-        run.wait()
+        assert run.wait() == 2, run.said
+        assert "the Prefect server does not answer" in run.said
     else:
         run.wait_until(lambda: any(untrained.glob("runs/*/model.json")))
         server.serve()
