@@ -54,7 +54,9 @@ def run_stage(stage: str, work: Callable[[Params, Layout], None], item: str = ""
         sys.exit(error.exit_code)
     except Exception as error:
         traceback.print_exc()
-        _leave(error_file, type(error).__name__, traceback.format_exc(), BUG_EXIT_CODE)
+        # The first line is what lists of runs and notifications show.
+        message = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+        _leave(error_file, type(error).__name__, message, BUG_EXIT_CODE)
         sys.exit(BUG_EXIT_CODE)
 
 

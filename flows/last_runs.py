@@ -118,10 +118,12 @@ def _from_database(layout: Layout) -> list[LastRun]:
             where=str(database),
             fix="`lesionflow ui` brings an old one up to date",
         ) from error
+    # What lies in the workspace is its own, even if it was moved since.
+    own = database.parent == prefect_home(layout)
     return [
         _run(name, state, _time(started), _time(ended), message)
         for name, state, started, ended, message, parameters in rows
-        if _is_here(json.loads(parameters), layout)
+        if own or _is_here(json.loads(parameters), layout)
     ]
 
 

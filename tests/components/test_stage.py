@@ -53,6 +53,14 @@ def test_a_failing_stage_leaves_its_message_and_code(
     assert (left["type"], left["exit_code"]) == (kind, code)
 
 
+def test_the_first_line_of_a_bug_says_what_it_is(workspace: Path) -> None:
+    _run(workspace, "1 / 0")
+    left = read_stage_error(workspace / ".lesionflow" / "errors" / "pack.json")
+    assert left is not None
+    assert left["message"].splitlines()[0] == "ZeroDivisionError: division by zero"
+    assert "Traceback" in left["message"]
+
+
 def test_the_users_mistake_shows_no_traceback(workspace: Path) -> None:
     done = _run(workspace, "raise SourceError('no such folder', where='x', fix='y')")
     assert "no such folder" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -41,15 +42,37 @@ def _run(run_id: str) -> tuple[list[str], list[Any]]:
 
 
 def test_a_finished_workspace_is_linked_from_commit_to_champion(finished_copy: Path) -> None:
+    commit = _commit(finished_copy)
     with tags("team"):
         found, (links,) = _run(_described(finished_copy))
     assert {"team", "recipe:quickstart", "model:quickstart-synthetic"} < set(found)
     (snapshot,) = [tag for tag in found if tag.startswith("snapshot:")]
     assert snapshot.removeprefix("snapshot:") in links.data
     assert "/runs/flow-run/" in links.data
+    assert f"`{commit}` |" in links.data
     assert (finished_copy / "reports" / "report.html").as_uri() in links.data
     assert "quickstart-synthetic v0001, since 20" in links.data
     assert "Ray dashboard" not in links.data  # the private cluster has none
+
+
+def _commit(workspace: Path) -> str:
+    for command in (
+        ["add", "params.yaml"],
+        ["-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "-m", "params"],
+    ):
+        subprocess.run(["git", *command], cwd=workspace, check=True, capture_output=True)
+    head = ["git", "rev-parse", "HEAD"]
+    return subprocess.run(
+        head, cwd=workspace, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def test_what_is_not_committed_is_said(workspace: Path) -> None:
+    commit = _commit(workspace)
+    with (workspace / "params.yaml").open("a", encoding="utf-8") as params:
+        params.write("# edited\n")
+    _, (links,) = _run(_described(workspace))
+    assert f"`{commit}`, with changes that are not committed" in links.data
 
 
 def test_a_new_workspace_has_what_is_known_of_it(workspace: Path) -> None:
