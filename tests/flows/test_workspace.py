@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,3 +37,19 @@ def test_the_second_run_is_told_and_a_killed_one_leaves_no_lock(tmp_path: Path) 
         first.send_signal(signal.SIGKILL)
     with exclusive(Layout(tmp_path)):
         pass
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["retrain", "-S", "training.epochs=1"], ["use", "melanoma-folders", "--source", "."]],
+    ids=["retrain", "use"],
+)
+def test_who_is_refused_has_changed_nothing(
+    workspace: Path, lesionflow: Callable[..., Any], command: list[str]
+) -> None:
+    before = (workspace / "params.yaml").read_bytes()
+    with exclusive(Layout(workspace)):
+        refused = lesionflow(workspace, *command)
+    assert refused.returncode == 2, refused.stderr
+    assert "another run is at work in this workspace" in refused.stderr
+    assert (workspace / "params.yaml").read_bytes() == before
