@@ -71,3 +71,19 @@ def test_a_scheduled_run_that_waits_in_vain_is_skipped_and_no_failure(
     assert ended.state.is_completed()
     assert "another run is at work" in ended.state.message
     assert not (workspace / "data" / "raw").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["retrain", "-S", "training.epochs=1"], ["use", "melanoma-folders", "--source", "."]],
+    ids=["retrain", "use"],
+)
+def test_who_is_refused_has_changed_nothing(
+    workspace: Path, lesionflow: Callable[..., Any], command: list[str]
+) -> None:
+    before = (workspace / "params.yaml").read_bytes()
+    with exclusive(Layout(workspace)):
+        refused = lesionflow(workspace, *command)
+    assert refused.returncode == 2, refused.stderr
+    assert "another run is at work in this workspace" in refused.stderr
+    assert (workspace / "params.yaml").read_bytes() == before
