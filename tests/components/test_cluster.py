@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.cluster import connect, local_cluster
+from components.cluster import check_address, connect, local_cluster
 from components.errors import ResourceError
 
 
@@ -96,6 +96,20 @@ def test_cluster_that_is_gone_is_one_clear_error_at_once(monkeypatch: pytest.Mon
     with pytest.raises(ResourceError, match="nobody answers there") as raised, connect():
         pass
     assert "unset RAY_ADDRESS" in raised.value.fix
+    assert time.monotonic() - started < 15
+
+
+def test_job_server_takes_nothing_but_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    with pytest.raises(ResourceError, match="only takes trainings") as raised, connect():
+        pass
+    assert "on a node of the cluster" in raised.value.fix
+
+
+def test_job_server_that_is_gone_is_one_clear_error_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(ResourceError, match="nobody answers there"):
+        check_address("http://127.0.0.1:1")
     assert time.monotonic() - started < 15
 
 
