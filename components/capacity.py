@@ -8,9 +8,9 @@ from typing import Any
 
 from components.cluster import check_address, is_job_server, unusable
 from components.errors import ResourceError
+from components.job_server import JobServer
 
 Resources = Mapping[str, float]
-_MAX_NODES = 10_000  # that Ray tells at once
 
 
 def require(resources: Resources, count: int, *, where: str) -> None:
@@ -49,9 +49,9 @@ def nodes_of(address: str) -> list[Resources]:
     ResourceError
         The cluster does not answer, or refuses our token.
     """
-    check_address(address)
     if is_job_server(address):
-        return _nodes_behind(address)
+        return JobServer(address).nodes()
+    check_address(address)
     from ray._private.services import canonicalize_bootstrap_address_or_die
     from ray._private.state import GlobalState
     from ray.exceptions import RayError
@@ -68,27 +68,6 @@ def nodes_of(address: str) -> list[Resources]:
         raise unusable(address, (str(error).strip() or type(error).__name__)) from error
     finally:
         state.disconnect()
-
-
-def _nodes_behind(address: str) -> list[Resources]:
-    """Ask a job server, which does not know how far its cluster may grow."""
-    from ray.util.state import list_nodes
-    from ray.util.state.exception import RayStateApiException
-    from requests import RequestException
-
-    try:
-        alive = list_nodes(
-            address=address, filters=[("state", "=", "ALIVE")], limit=_MAX_NODES, timeout=10
-        )
-    except (
-        RequestException,
-        ConnectionError,
-        RuntimeError,
-        ValueError,
-        RayStateApiException,
-    ) as error:
-        raise unusable(address, (str(error).strip() or type(error).__name__)) from error
-    return [node.resources_total for node in alive]
 
 
 def num_that_fit(resources: Resources, nodes: Sequence[Resources]) -> int:

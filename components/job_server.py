@@ -20,6 +20,7 @@ from components.cluster import check_address, unusable
 from components.errors import ResourceError
 
 _REQUEST_SECONDS = (10, 60)  # to connect, to answer
+_MAX_NODES = 10_000  # that Ray tells at once
 _SILENCE_SECONDS = 60  # without a line: the connection may be dead without anybody saying so
 _PATIENCE_SECONDS = 300.0
 
@@ -38,6 +39,15 @@ class JobServer:
         self.address = address
         with self._errors():
             self._client = _client(address)
+
+    def nodes(self) -> list[Mapping[str, float]]:
+        """Return the resources of every node; how far the cluster may grow is not known here."""
+        from ray.util.state import list_nodes
+
+        alive = [("state", "=", "ALIVE")]
+        with self._errors():
+            found = list_nodes(self.address, filters=alive, limit=_MAX_NODES, timeout=10)
+        return [node.resources_total for node in found]
 
     def find(self, metadata: Mapping[str, str]) -> str | None:
         """Return the id of a job with this metadata that has not ended, if there is one."""
@@ -107,6 +117,7 @@ class JobServer:
             lost = None
             if ended and closed:
                 break
+            time.sleep(1)
         if rest:
             yield rest
 
@@ -145,11 +156,13 @@ class JobServer:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         from ray.exceptions import RayError
+        from ray.util.state.exception import RayStateApiException
         from requests import RequestException
 
+        known = (RequestException, RayStateApiException, RayError)
         try:
             yield
-        except (RequestException, ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except (*known, ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).strip() or type(error).__name__
             raise unusable(self.address, reason.splitlines()[0]) from error
 

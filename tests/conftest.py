@@ -156,7 +156,7 @@ def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, s
         head = subprocess.Popen(
             [
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
-                *("--node-ip-address=127.0.0.1", f"--port={gcs}", "--num-cpus=2"),
+                *(f"--node-ip-address={_own_address()}", f"--port={gcs}", "--num-cpus=2"),
                 *(f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"),
                 *(f"--temp-dir={folder}", "--disable-usage-stats"),
             ],
@@ -176,6 +176,16 @@ def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, s
         head.wait()
         s3.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_address() -> str:
+    """Return an address of this machine that is not the loopback, if it has one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 def _free_port() -> int:
