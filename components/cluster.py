@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from components.console import PlainWorkerLines
 from components.errors import ResourceError
@@ -33,8 +32,7 @@ _OBJECT_STORE_BYTES = 128 << 20  # trainings pass paths, no arrays
 _PREFIX = "lesionflow-ray-"
 _LOOPBACK = "127.0.0.1"
 _ANSWER_SECONDS = 10.0
-S3_PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
-"""Variables that say where S3 is, and not what opens it."""
+_S3_PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 
 _EVERYWHERE = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -44,8 +42,6 @@ _EVERYWHERE = {
     # Ray Train: notice the end of a training at once, and print nothing of its own. An instance
     # that is about to be reclaimed (spot) is noticed by the failure that follows.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    # A training waits as long as others need: by default it would fail after four times a minute.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(7 * 24 * 3600),
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -126,14 +122,13 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
         if not address:
             environment = stack.enter_context(local_cluster(num_cpus))
             address = environment["RAY_ADDRESS"]
-        elif is_job_server(address):
+        elif address.startswith("ray://"):
             raise ResourceError(
-                "a job server only takes trainings, and this is none",
+                "Ray Client addresses cannot start trainings",
                 where=f"RAY_ADDRESS={address}",
-                fix="run this on a node of the cluster, with host:port of its head (port 6379)",
+                fix="run this on a node of the cluster (or with `ray job submit`) and give the "
+                "address without ray://, such as 10.0.0.1:6379",
             )
-        else:
-            check_address(address)
         stack.enter_context(_environment(environment))
         stack.enter_context(PlainWorkerLines())
         _init(address)
@@ -141,6 +136,42 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
 
         stack.callback(ray.shutdown)
         yield
+
+
+def require(resources: Mapping[str, float], count: int, *, where: str) -> None:
+    """Check that the cluster could ever run `count` workers with `resources` each.
+
+    Ray itself would wait for ever for what it does not have.
+
+    Raises
+    ------
+    ResourceError
+        The nodes have less in total (a cluster that grows is judged by the size it may reach).
+    """
+    import ray
+    from ray._private.state import state
+
+    wanted = {name: amount for name, amount in resources.items() if amount > 0}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    grown = state.get_max_resources_from_cluster_config()
+    if grown:
+        nodes = [grown]
+    room = sum(
+        min(int(node.get(name, 0) / amount + 1e-6) for name, amount in wanted.items())
+        for node in nodes
+    )
+    if room >= count:
+        return
+    total = {name: sum(node.get(name, 0.0) for node in nodes) for name in wanted}
+    have = ", ".join(f"{amount:g} {name}" for name, amount in total.items())
+    each = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
+    raise ResourceError(
+        f"{count} worker{'s' if count > 1 else ''} with {each} each do not fit: the Ray cluster "
+        f"has {have} on {len(nodes)} node{'s' if len(nodes) > 1 else ''}",
+        where=where,
+        fix="ask for less there, or give more: cluster.num_cpus for the local cluster, more or "
+        "larger nodes for the one of RAY_ADDRESS",
+    )
 
 
 def on_this_machine() -> bool:
@@ -157,7 +188,7 @@ def lost(address: str) -> ResourceError | None:
     Ray ends such a process after a minute, and leaves it no chance to say why.
     """
     try:
-        check_address(address)
+        _check_answers(address)
     except ResourceError:
         return ResourceError(
             "the Ray cluster was lost",
@@ -180,7 +211,7 @@ def dashboard_url() -> str | None:
 
     raylet: Any = importlib.import_module("ray._raylet")
     try:
-        check_address(address)
+        _check_answers(address)
         told = raylet.GcsClient(address=address).internal_kv_get(
             b"dashboard", b"dashboard", timeout=5
         )
@@ -189,52 +220,8 @@ def dashboard_url() -> str | None:
     return f"http://{told.decode()}" if told else None
 
 
-def is_job_server(address: str) -> bool:
-    """Tell whether `address` (of `RAY_ADDRESS`) is that of Ray's job server: we are outside."""
-    return address.startswith(("http://", "https://"))
-
-
-def check_address(address: str) -> None:
-    """Check that `address` (of `RAY_ADDRESS`) is of a kind that we can use, and that it answers.
-
-    Ray itself would try for many minutes.
-
-    Raises
-    ------
-    ResourceError
-        It is of Ray Client, or nobody listens there.
-    """
-    if address.startswith("ray://"):
-        raise ResourceError(
-            "Ray Client addresses cannot start trainings",
-            where=f"RAY_ADDRESS={address}",
-            fix="run this on a node of the cluster (or with `ray job submit`) and give the "
-            "address without ray://, such as 10.0.0.1:6379",
-        )
-    if is_job_server(address):
-        parts = urlsplit(address)
-        host, port = parts.hostname or "", str(parts.port or (443 if address[4] == "s" else 80))
-    else:
-        host, _, port = address.rpartition(":")
-    if not port.isdigit():
-        return  # such as `auto`
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
-    except OSError as error:
-        raise unusable(address, f"nobody answers there ({error})") from error
-
-
-def unusable(address: str, reason: str) -> ResourceError:
-    """Return the error that says why the cluster of `RAY_ADDRESS` cannot be used."""
-    return ResourceError(
-        f"the Ray cluster cannot be used: {reason}",
-        where=f"RAY_ADDRESS={address}",
-        fix="start that cluster (`ray start --head`), correct RAY_ADDRESS and the token "
-        "(RAY_AUTH_MODE, RAY_AUTH_TOKEN), or unset RAY_ADDRESS for a local one",
-    )
-
-
 def _init(address: str) -> None:
+    _check_answers(address)
     import ray
     from ray.exceptions import RayError
 
@@ -250,7 +237,18 @@ def _init(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         ray.shutdown()  # what is half connected would take the next attempt to this cluster
         reason = str(error).strip().splitlines()
-        raise unusable(address, reason[0] if reason else type(error).__name__) from error
+        raise _unusable(address, reason[0] if reason else type(error).__name__) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise `ResourceError` when nobody listens at `host:port`; Ray would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return  # such as `auto`
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        raise _unusable(address, f"nobody answers there ({error})") from error
 
 
 def _forget_earlier_clusters(alone: bool) -> None:
@@ -263,13 +261,22 @@ def _forget_earlier_clusters(alone: bool) -> None:
     raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
+def _unusable(address: str, reason: str) -> ResourceError:
+    return ResourceError(
+        f"the Ray cluster cannot be used: {reason}",
+        where=f"RAY_ADDRESS={address}",
+        fix="start that cluster (`ray start --head`), correct RAY_ADDRESS and the token "
+        "(RAY_AUTH_MODE, RAY_AUTH_TOKEN), or unset RAY_ADDRESS for a local one",
+    )
+
+
 def _for_other_nodes() -> dict[str, Any]:
     """Return the runtime environment of a cluster that may have other nodes.
 
     It brings our code (`components`, and neither `data/` nor `.venv`) and says where S3 is. What
     opens S3 does not travel: a node has its own role or credentials.
     """
-    passed = {name: os.environ[name] for name in S3_PLACE if name in os.environ}
+    passed = {name: os.environ[name] for name in _S3_PLACE if name in os.environ}
     return {"py_modules": [str(_CODE)], "excludes": ["__pycache__"], "env_vars": passed}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from components.backbones.fetch import default_cache, sha256_of
+from components.backbones.fetch import default_cache
 from components.dataset.pack import PackedImages
 from components.errors import TableError
 from components.training.checkpoint import Storage
@@ -32,20 +32,14 @@ def ship(job: Job) -> Job:
     return replace(job, packed_id=packed.content_id)
 
 
-def is_shipped_to(job: Job) -> bool:
-    """Tell whether the packed images of `job` are in its storage, as seen from here."""
-    target = Storage.open(job.storage).below("content", f"packed-{job.packed_id}")
-    return _WHOLE in target.names()
-
-
 def receive(job: Job) -> Job:
     """Return `job` with the paths of this node, fetched if they are not here."""
-    if not job.is_shipped:
+    if job.packed_id is None:
         return job
     if not _is_here(job):
         job = replace(job, packed=_download(job, f"packed-{job.packed_id}"))
     path = job.weights.path
-    if path is not None and not (path.is_file() and sha256_of(path) == job.weights.sha256):
+    if path is not None and not path.is_file():
         folder = _download(job, f"weights-{job.weights.sha256}")
         job = replace(job, weights=replace(job.weights, path=folder / path.name))
     return job
