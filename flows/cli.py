@@ -14,7 +14,6 @@ import typer
 
 from components.errors import LesionflowError
 from flows.commands import data, models, operate, scores, work
-from flows.interrupts import EXIT_CODE, INTERRUPTED
 
 app = typer.Typer(
     name="lesionflow",
@@ -38,8 +37,8 @@ def main() -> None:
         print(f"lesionflow: {error}", file=sys.stderr)
         sys.exit(exit_code_of(error))
     except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
-        sys.exit(EXIT_CODE)
+        print("lesionflow: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:
         # The reader (`| head`) has what it wanted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -60,6 +60,7 @@ class S3Store:
         self._bucket, _, prefix = self._uri.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
         self._stale_after = stale_after
+        self._has_answered = False
 
     @property
     def uri(self) -> str:
@@ -255,12 +256,17 @@ class S3Store:
             self._delete(list(self._objects(f"{leftover.name}/")))
 
     # --- S3 ----------------------------------------------------------------------------------
-    @cached_property
+    @property
     def _client(self) -> Any:
-        with self._talking(""):
-            first = self._connect(_FIRST_ATTEMPTS)
-            first.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
-            return self._connect(_ATTEMPTS)
+        return self._patient if self._has_answered else self._first
+
+    @cached_property
+    def _first(self) -> Any:
+        return self._connect(_FIRST_ATTEMPTS)
+
+    @cached_property
+    def _patient(self) -> Any:
+        return self._connect(_ATTEMPTS)
 
     def _connect(self, attempts: int) -> Any:
         import boto3
@@ -278,6 +284,7 @@ class S3Store:
         """Turn what S3 answers into errors that say what to do."""
         with explained(f"{self._uri}/{key}".rstrip("/"), self._bucket):
             yield
+        self._has_answered = True
 
     def _objects(self, prefix: str) -> dict[str, dict[str, Any]]:
         """Return key -> size and time of what lies below `prefix`."""
