@@ -42,6 +42,8 @@ _EVERYWHERE = {
     # Ray Train: notice the end of a training at once, and print nothing of its own. An instance
     # that is about to be reclaimed (spot) is noticed by the failure that follows.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # A training waits as long as others need: by default it would fail after four times a minute.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(7 * 24 * 3600),
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -122,13 +124,8 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
         if not address:
             environment = stack.enter_context(local_cluster(num_cpus))
             address = environment["RAY_ADDRESS"]
-        elif address.startswith("ray://"):
-            raise ResourceError(
-                "Ray Client addresses cannot start trainings",
-                where=f"RAY_ADDRESS={address}",
-                fix="run this on a node of the cluster (or with `ray job submit`) and give the "
-                "address without ray://, such as 10.0.0.1:6379",
-            )
+        else:
+            check_address(address)
         stack.enter_context(_environment(environment))
         stack.enter_context(PlainWorkerLines())
         _init(address)
@@ -136,42 +133,6 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
 
         stack.callback(ray.shutdown)
         yield
-
-
-def require(resources: Mapping[str, float], count: int, *, where: str) -> None:
-    """Check that the cluster could ever run `count` workers with `resources` each.
-
-    Ray itself would wait for ever for what it does not have.
-
-    Raises
-    ------
-    ResourceError
-        The nodes have less in total (a cluster that grows is judged by the size it may reach).
-    """
-    import ray
-    from ray._private.state import state
-
-    wanted = {name: amount for name, amount in resources.items() if amount > 0}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    grown = state.get_max_resources_from_cluster_config()
-    if grown:
-        nodes = [grown]
-    room = sum(
-        min(int(node.get(name, 0) / amount + 1e-6) for name, amount in wanted.items())
-        for node in nodes
-    )
-    if room >= count:
-        return
-    total = {name: sum(node.get(name, 0.0) for node in nodes) for name in wanted}
-    have = ", ".join(f"{amount:g} {name}" for name, amount in total.items())
-    each = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
-    raise ResourceError(
-        f"{count} worker{'s' if count > 1 else ''} with {each} each do not fit: the Ray cluster "
-        f"has {have} on {len(nodes)} node{'s' if len(nodes) > 1 else ''}",
-        where=where,
-        fix="ask for less there, or give more: cluster.num_cpus for the local cluster, more or "
-        "larger nodes for the one of RAY_ADDRESS",
-    )
 
 
 def on_this_machine() -> bool:
@@ -188,7 +149,7 @@ def lost(address: str) -> ResourceError | None:
     Ray ends such a process after a minute, and leaves it no chance to say why.
     """
     try:
-        _check_answers(address)
+        check_address(address)
     except ResourceError:
         return ResourceError(
             "the Ray cluster was lost",
@@ -211,7 +172,7 @@ def dashboard_url() -> str | None:
 
     raylet: Any = importlib.import_module("ray._raylet")
     try:
-        _check_answers(address)
+        check_address(address)
         told = raylet.GcsClient(address=address).internal_kv_get(
             b"dashboard", b"dashboard", timeout=5
         )
@@ -220,8 +181,43 @@ def dashboard_url() -> str | None:
     return f"http://{told.decode()}" if told else None
 
 
+def check_address(address: str) -> None:
+    """Check that `address` (of `RAY_ADDRESS`) is of a kind that we can use, and that it answers.
+
+    Ray itself would try for many minutes.
+
+    Raises
+    ------
+    ResourceError
+        It is of Ray Client, or nobody listens there.
+    """
+    if address.startswith("ray://"):
+        raise ResourceError(
+            "Ray Client addresses cannot start trainings",
+            where=f"RAY_ADDRESS={address}",
+            fix="run this on a node of the cluster (or with `ray job submit`) and give the "
+            "address without ray://, such as 10.0.0.1:6379",
+        )
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return  # such as `auto`
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        raise unusable(address, f"nobody answers there ({error})") from error
+
+
+def unusable(address: str, reason: str) -> ResourceError:
+    """Return the error that says why the cluster of `RAY_ADDRESS` cannot be used."""
+    return ResourceError(
+        f"the Ray cluster cannot be used: {reason}",
+        where=f"RAY_ADDRESS={address}",
+        fix="start that cluster (`ray start --head`), correct RAY_ADDRESS and the token "
+        "(RAY_AUTH_MODE, RAY_AUTH_TOKEN), or unset RAY_ADDRESS for a local one",
+    )
+
+
 def _init(address: str) -> None:
-    _check_answers(address)
     import ray
     from ray.exceptions import RayError
 
@@ -237,18 +233,7 @@ def _init(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         ray.shutdown()  # what is half connected would take the next attempt to this cluster
         reason = str(error).strip().splitlines()
-        raise _unusable(address, reason[0] if reason else type(error).__name__) from error
-
-
-def _check_answers(address: str) -> None:
-    """Raise `ResourceError` when nobody listens at `host:port`; Ray would try for many minutes."""
-    host, _, port = address.rpartition(":")
-    if not port.isdigit():
-        return  # such as `auto`
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
-    except OSError as error:
-        raise _unusable(address, f"nobody answers there ({error})") from error
+        raise unusable(address, reason[0] if reason else type(error).__name__) from error
 
 
 def _forget_earlier_clusters(alone: bool) -> None:
@@ -259,15 +244,6 @@ def _forget_earlier_clusters(alone: bool) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = not alone
     raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()
-
-
-def _unusable(address: str, reason: str) -> ResourceError:
-    return ResourceError(
-        f"the Ray cluster cannot be used: {reason}",
-        where=f"RAY_ADDRESS={address}",
-        fix="start that cluster (`ray start --head`), correct RAY_ADDRESS and the token "
-        "(RAY_AUTH_MODE, RAY_AUTH_TOKEN), or unset RAY_ADDRESS for a local one",
-    )
 
 
 def _for_other_nodes() -> dict[str, Any]:

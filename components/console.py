@@ -11,12 +11,17 @@ _PREFIX = re.compile(r"^(?:\x1b\[\d+m)?\(\w+ pid=\d+(?:, ip=[^)]+)?\)(?:\x1b\[0m
 
 _LOST = re.compile(r"^.*\(raylet[^)]*\)\S* A worker died or was killed.*$", re.MULTILINE)
 _IN_SHORT = "a worker was lost (killed, or out of memory)"
+_LOST_NODE = re.compile(
+    r"^.*\(raylet[^)]*\)\S* The node with node id: .* and address: (?P<address>\S+) and .*"
+    r"marked dead.*(?:\n\t\(2\).*)?$",
+    re.MULTILINE,
+)
 
 
 class PlainWorkerLines:
     """For a `with` block: standard output and error without Ray's `(RayTrainWorker pid=7) `.
 
-    Its paragraph about a lost worker becomes one line.
+    Its paragraphs about a lost worker or node become one line.
     """
 
     def __enter__(self) -> None:
@@ -39,7 +44,8 @@ class _Plain:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        self._stream.write(_LOST.sub(_IN_SHORT, _PREFIX.sub("", text)))
+        short = _LOST.sub(_IN_SHORT, _PREFIX.sub("", text))
+        self._stream.write(_LOST_NODE.sub(r"the node \g<address> was lost", short))
         return len(text)
 
     def __getattr__(self, name: str) -> object:

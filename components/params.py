@@ -26,10 +26,13 @@ from components.validation.config import ValidationParams
 
 
 class ClusterParams(Settings):
-    """The local Ray cluster; unused where `RAY_ADDRESS` names another one."""
+    """The Ray cluster: a local one, or that of `RAY_ADDRESS`."""
 
     num_cpus: int | None = Field(default=None, ge=1)
     """Logical CPUs of the local cluster; null: the cores of this machine."""
+    side_by_side: int | None = Field(default=None, ge=1)
+    """Trainings that a flow has under way at once; null: as many as have room, and on the cluster
+    of `RAY_ADDRESS` two that wait for it."""
 
 
 class ScheduleParams(Settings):

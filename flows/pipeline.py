@@ -23,6 +23,8 @@ from tasks.graph import Stage, read_graph
 from tasks.promotion import recall_test_uses
 from tasks.stage import StageError, end_running_stages, run_stage
 
+_NUM_WAITING = 2  # one for the next free place, one for a node that joins
+
 
 class RunError(LesionflowError):
     """Stages of a run failed; what the others did is kept."""
@@ -63,6 +65,9 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
     ------
     RunError
         At least one stage failed.
+    ResourceError
+        There is something to train, and the cluster of `RAY_ADDRESS` cannot be reached: nothing was
+        begun.
     RegistryError
         There is a report to make, and the registry, which knows how often its test set has been
         used, cannot be reached: nothing was begun.
@@ -162,11 +167,33 @@ def _failure(name: str, future: PrefectConcurrentFuture[State]) -> BaseException
 
 
 def trainings_side_by_side(params: Params, num_trainings: int) -> int:
-    """How many trainings fit at once: by CPU share on the local cluster, else all of them."""
-    if os.environ.get("RAY_ADDRESS"):
-        return max(1, num_trainings)
-    cores = params.cluster.num_cpus or os.cpu_count() or 1
+    """How many of the trainings to have under way at once: each has a process on this machine.
+
+    On the local cluster, those that fit by their CPU share. On the cluster of `RAY_ADDRESS`, those
+    that have room on its nodes, and a few that wait: they take what becomes free, or joins.
+
+    Raises
+    ------
+    ResourceError
+        There is something to train, and the cluster of `RAY_ADDRESS` does not answer.
+    """
+    if num_trainings == 0:
+        return 1
+    if params.cluster.side_by_side is not None:
+        return min(num_trainings, params.cluster.side_by_side)
     recipes = [params.training_of(name) for name in params.backbones]
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        from components.capacity import nodes_of, num_that_fit
+
+        nodes = nodes_of(address)
+        num_fitting = max(
+            num_that_fit({"CPU": recipe.cpus_per_worker, "GPU": recipe.gpus_per_worker}, nodes)
+            // recipe.num_workers
+            for recipe in recipes
+        )
+        return min(num_trainings, num_fitting + _NUM_WAITING)
+    cores = params.cluster.num_cpus or os.cpu_count() or 1
     smallest = min(recipe.cpus_per_worker * recipe.num_workers for recipe in recipes)
     return max(1, min(num_trainings, int(cores / smallest)))
 

@@ -13,6 +13,7 @@ REPO = Path(__file__).resolve().parents[1]
 LAYERS = ("components", "tasks", "flows")
 # What carries data and parameters, or says where work is done, but does not shape a result.
 PLUMBING = {
+    "components/capacity.py",
     "components/cluster.py",
     "components/console.py",
     "components/dataset/files.py",

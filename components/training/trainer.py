@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components import cluster
+from components import capacity, cluster
 from components.errors import ParamsError
 from components.training.checkpoint import Storage, check_writable, forget_old
 from components.training.failures import readable
@@ -42,7 +42,7 @@ def run_training(job: Job, target: Path) -> dict[str, float]:
     params = job.params
     resources = {"CPU": params.cpus_per_worker, "GPU": params.gpus_per_worker}
     where = f"backbones.{job.backbone} and training: num_workers, cpus_per_worker, gpus_per_worker"
-    cluster.require(resources, params.num_workers, where=where)
+    capacity.require(resources, params.num_workers, where=where)
     _check_enough_images(job)
     check_writable(job.checkpoints)
     stored = Storage.open(job.checkpoints).below(job.identity)

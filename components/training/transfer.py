@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from components.backbones.fetch import default_cache
+from components.backbones.fetch import default_cache, sha256_of
 from components.dataset.pack import PackedImages
 from components.errors import TableError
 from components.training.checkpoint import Storage
@@ -39,7 +39,7 @@ def receive(job: Job) -> Job:
     if not _is_here(job):
         job = replace(job, packed=_download(job, f"packed-{job.packed_id}"))
     path = job.weights.path
-    if path is not None and not path.is_file():
+    if path is not None and not (path.is_file() and sha256_of(path) == job.weights.sha256):
         folder = _download(job, f"weights-{job.weights.sha256}")
         job = replace(job, weights=replace(job.weights, path=folder / path.name))
     return job

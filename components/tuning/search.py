@@ -9,7 +9,7 @@ from ray import tune
 from ray.tune.callback import Callback
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from components import cluster
+from components import capacity, cluster
 from components.errors import TrainingError
 from components.training.checkpoint import Storage, check_writable, forget_old
 from components.training.failures import readable
@@ -39,7 +39,7 @@ def run_search(study: Study) -> list[Trial]:
     """
     job = study.job
     where = f"backbones.{job.backbone} and training: cpus_per_worker, gpus_per_worker"
-    cluster.require(
+    capacity.require(
         {"CPU": job.params.cpus_per_worker, "GPU": job.params.gpus_per_worker}, 1, where=where
     )
     check_writable(study.storage)

@@ -37,3 +37,14 @@ def test_paragraph_about_a_lost_worker_becomes_one_line(capsys: pytest.CaptureFi
         print("\x1b[33m(raylet)\x1b[0m A worker died or was killed while executing a task by ...")
         print("(raylet) A worker died or was killed while executing a task by ...")
     assert capsys.readouterr().out == 2 * "a worker was lost (killed, or out of memory)\n"
+
+
+def test_paragraph_about_a_lost_node_becomes_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainWorkerLines():
+        print(
+            "\x1b[33m(raylet)\x1b[0m The node with node id: ab12 and address: 10.0.0.2 and "
+            "node name: 10.0.0.2 has been marked dead because the detector has missed too many "
+            "heartbeats from it. This can happen when a \t(1) raylet crashes unexpectedly \n"
+            "\t(2) raylet has lagging heartbeats due to slow network or busy workload."
+        )
+    assert capsys.readouterr().out == "the node 10.0.0.2 was lost\n"

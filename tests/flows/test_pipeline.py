@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -16,7 +17,12 @@ from prefect.client.orchestration import get_client
 
 from components.layout import Layout
 from components.params import load_params
-from flows.pipeline import RunError, longest_trainings_first, run_stages
+from flows.pipeline import (
+    RunError,
+    longest_trainings_first,
+    run_stages,
+    trainings_side_by_side,
+)
 from tasks.graph import Stage, read_graph
 from tasks.stage import end_running_stages
 
@@ -115,6 +121,40 @@ def test_the_longest_training_starts_first_and_nothing_else_changes_its_place(
     )
     trainings = [f"train@{name}" for name in (*names[4:], *names[2:4], *names[:2])]
     assert [stage.name for stage in ordered] == [*around[0], *trainings, *around[1]]
+
+
+NUMBERS = """
+import json
+import os
+from pathlib import Path
+from components.cluster import local_cluster
+from components.layout import Layout
+from components.params import load_params
+from flows.pipeline import trainings_side_by_side
+params = load_params(Layout(Path.cwd()).params)
+with local_cluster(2) as environment:
+    os.environ.update(environment)
+    print(json.dumps([trainings_side_by_side(params, number) for number in (0, 3, 90)]))
+"""
+
+
+def test_on_a_cluster_as_many_trainings_are_under_way_as_have_room_and_two_that_wait(
+    workspace: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NUMBERS], cwd=workspace, check=True, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == [1, 3, 4 + 2]
+
+
+def test_the_number_of_trainings_under_way_can_be_set(
+    workspace: Path, edit_params: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_params(workspace, cluster__side_by_side=7)
+    params = load_params(Layout(workspace).params)
+    assert [trainings_side_by_side(params, number) for number in (0, 3, 90)] == [1, 3, 7]
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # nobody is asked
+    assert trainings_side_by_side(params, 90) == 7
 
 
 def test_a_second_run_starts_no_subprocess_and_shows_cached(toy: Path) -> None:

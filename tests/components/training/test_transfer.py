@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,8 @@ def job(make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> J
     weights = tmp_path / "weights" / "some.safetensors"
     weights.parent.mkdir()
     weights.write_bytes(b"tensors")
-    return replace(make_job(), weights=WeightsFile(weights, "here", sha256="ab" * 32))
+    digest = hashlib.sha256(b"tensors").hexdigest()
+    return replace(make_job(), weights=WeightsFile(weights, "here", sha256=digest))
 
 
 def elsewhere(job: Job) -> Job:
@@ -46,6 +48,15 @@ def test_node_gets_what_it_lacks_once(job: Job) -> None:
 def test_node_with_the_drivers_disk_fetches_nothing(job: Job) -> None:
     assert receive(ship(job)).packed == job.packed
     assert not node_cache().exists()
+
+
+def test_other_weights_under_the_same_path_are_not_taken_for_ours(job: Job) -> None:
+    shipped = ship(job)
+    assert job.weights.path is not None
+    job.weights.path.write_bytes(b"others")
+    received = receive(shipped)
+    assert received.weights.path is not None
+    assert received.weights.path.read_bytes() == b"tensors"
 
 
 def test_job_that_was_not_shipped_is_left_alone(job: Job) -> None:
