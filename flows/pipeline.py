@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -130,10 +131,10 @@ def run_stages(
     """
     todo = frozenset(stale)
     futures: dict[str, PrefectConcurrentFuture[State]] = {}
-    try:
-        # First in, first out, upstream first: who waits never blocks what it waits for.
-        runner: ThreadPoolTaskRunner[State] = ThreadPoolTaskRunner(max_workers=side_by_side)
-        with runner:
+    # First in, first out, upstream first: who waits never blocks what it waits for.
+    runner: ThreadPoolTaskRunner[State] = ThreadPoolTaskRunner(max_workers=side_by_side)
+    with runner:
+        try:
             for stage in stages:
                 futures[stage.name] = runner.submit(
                     run_stage.with_options(name=stage.kind),
@@ -147,13 +148,22 @@ def run_stages(
                 )
             for future in futures.values():
                 future.wait()
-    except BaseException:
-        end_running_stages()
-        raise
+        except BaseException:
+            _end(runner)
+            raise
     failures = [_failure(name, future) for name, future in futures.items()]
     found = [failure for failure in failures if failure is not None]
     if found:
         raise RunError(found)
+
+
+def _end(runner: ThreadPoolTaskRunner[State]) -> None:
+    """Start no further stage and end those that run: a runner by itself waits for all of them."""
+    closing = threading.Thread(target=runner.cancel_all)
+    closing.start()
+    while closing.is_alive():
+        end_running_stages()
+        closing.join(timeout=0.2)
 
 
 def _failure(name: str, future: PrefectConcurrentFuture[State]) -> BaseException | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -204,9 +206,28 @@ def test_ending_the_running_stages_ends_what_they_started(toy: Path) -> None:
     end_running_stages()
     thread.join(timeout=30)
     assert ended.is_set()
-    listed = subprocess.run(
-        ["pgrep", "-f", f"{Path(sys.executable).name} make.py first"],
-        check=False,
-        capture_output=True,
-    )
-    assert listed.stdout == b""
+    assert _left_running() == b""
+
+
+def test_ctrl_c_ends_the_stage_that_runs_and_starts_no_other(toy: Path) -> None:
+    (toy / "hang-first").touch()
+
+    def press() -> None:
+        while not (toy / "log.txt").exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background: ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _run(toy, side_by_side=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert _log(toy) == ["first"]
+    assert _left_running() == b""
+
+
+def _left_running() -> bytes:
+    command = ["pgrep", "-f", f"{Path(sys.executable).name} make.py first"]
+    return subprocess.run(command, check=False, capture_output=True).stdout
