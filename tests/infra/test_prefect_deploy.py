@@ -109,7 +109,9 @@ def test_runs_in_clean_clones_need_no_file_of_the_worker(workspace: Path) -> Non
     with get_client(sync_client=True) as client:
         found = client.read_deployment_by_name("retrain-clone/scheduled")
     assert load_flow_from_entrypoint(str(found.entrypoint)).name == "retrain-clone"
-    assert not found.pull_steps
+    assert found.pull_steps == [
+        {"prefect.deployments.steps.set_working_directory": {"directory": "/"}}
+    ]
     assert found.parameters == {
         "repository": "ssh://git@example.org/lesionflow.git",
         "ref": "main",
