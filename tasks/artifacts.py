@@ -30,8 +30,8 @@ _AWAY_SECONDS = 60.0
 
 
 @contextmanager
-def _showing() -> Iterator[None]:
-    """Let no stage fail because the Prefect server is away: what it did is done, seen or not."""
+def showing() -> Iterator[None]:
+    """Let nothing fail because the Prefect server is away: what was done is done, seen or not."""
     try:
         yield
     except (httpx.TransportError, httpx.HTTPStatusError) as error:
@@ -69,7 +69,7 @@ class ProgressArtifact:
         if self._id is not None:
             self._show(100.0, f"{self._stage}: done")
 
-    @_showing()
+    @showing()
     def _show(self, share: float, description: str) -> None:
         if self._id is None:
             created = create_progress_artifact(
@@ -81,7 +81,7 @@ class ProgressArtifact:
         self._last = time.monotonic()
 
 
-@_showing()
+@showing()
 def publish(kind: str, layout: Layout) -> None:
     """Create the artifacts of a stage that was just brought up to date."""
     publisher = _PUBLISHERS.get(kind)
@@ -89,20 +89,20 @@ def publish(kind: str, layout: Layout) -> None:
         publisher(layout)
 
 
-@_showing()
+@showing()
 def publish_failure(kind: str, layout: Layout) -> None:
     """Create the artifact of a stage whose check found something and stopped the run."""
     if kind == "validate":
         _validation_table(layout.failed_validation_report, "This stopped the run. ")
 
 
-@_showing()
+@showing()
 def publish_decision(rows: list[dict[str, Any]], verdict: str) -> None:
     """Show the promotion decision: every gate with its value, bound and verdict."""
     create_table_artifact(table=rows, key="promotion", description=verdict)
 
 
-@_showing()
+@showing()
 def publish_search(backbone: str, rows: list[dict[str, Any]], verdict: str, picture: Path) -> None:
     """Show the trials of a search as a table, the best first, and their picture."""
     key = artifact_key(f"tune-{backbone}")
