@@ -32,6 +32,7 @@ from components.training.loop import Training, fit, train_epoch
 from components.training.progress import Reporter
 
 Row = dict[str, Any]
+REPO = Path(__file__).resolve().parents[1]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 THREADS = os.cpu_count() or 1
 ROUNDS = 5
@@ -41,11 +42,13 @@ STEPS = {"mobilenet_v2": 10, "resnet50": 4}
 
 def loop(data: BenchmarkData) -> Iterator[Row]:
     """Our loop on real packed data ÷ the same network fed one batch that lies ready."""
-    recipes = {"data path": {"augmentation": 0.0, "ema_decay": 0.0}, "default recipe": {}}
+    recipes = {"data path": {"augmentation": 0.0}, "recipe ham10000": ham10000_recipe()}
     for backbone, cpu_steps in STEPS.items():
-        steps = cpu_steps if DEVICE.type == "cpu" else 60
         for name, changed in recipes.items():
-            params = data.params(image_size=224, epoch_images=steps * 32, **changed)
+            batch_size = changed.get("batch_size", 32)
+            steps = cpu_steps * 32 // batch_size if DEVICE.type == "cpu" else 60
+            images = steps * batch_size
+            params = data.params(**changed | {"image_size": 224, "epoch_images": images})
             job = data.job(backbone, params)
             training = data.training(job, DEVICE)
             ceiling = Ceiling(training, data.training(job, DEVICE).model)
@@ -53,15 +56,24 @@ def loop(data: BenchmarkData) -> Iterator[Row]:
             ours, theirs = in_turn(
                 partial(train_epoch, training, silent), partial(ceiling.run, steps)
             )
-            images = steps * 32
             yield {
                 "backbone": backbone,
                 "image_size": 224,
+                "batch_size": batch_size,
                 "what": name,
                 "ours_images_per_s": round(images / ours, 2),
                 "ceiling_images_per_s": round(images / theirs, 2),
                 "ratio": round(theirs / ours, 3),
             }
+
+
+def ham10000_recipe() -> Row:
+    """Return the recipe for real images, on one worker with all cores."""
+    from components.params import load_params
+
+    recipe = load_params(REPO / "params" / "ham10000.yaml").training
+    where = {"threads", "cpus_per_worker", "num_workers"}
+    return recipe.model_dump(exclude_unset=True, exclude=where)
 
 
 class Ceiling:
@@ -88,7 +100,7 @@ class Ceiling:
 
 
 def tutorial(data: BenchmarkData) -> Iterator[Row]:
-    """Our default recipe ÷ ImageFolder, PIL transforms, DataLoader and a float32 loop."""
+    """Our default values ÷ ImageFolder, PIL transforms, DataLoader and a float32 loop."""
     for backbone, steps in STEPS.items():
         params = data.params(image_size=224, epoch_images=steps * 32)
         job = data.job(backbone, params)
