@@ -29,8 +29,8 @@ lint: install  ## formatting, lint rules, types
 test: lint  ## everything that CI runs first
 	$(BIN)/pytest -m 'not slow'
 
-test-slow: install  ## what takes minutes: faults, real data at length, drills
-	$(BIN)/pytest -m slow
+test-slow: install  ## what takes minutes: faults, real data at length, the short drills
+	$(BIN)/pytest -m 'slow and not drill'
 
 drills: install  ## every drill of docs/reliability.md, three times in a row
 	for time in 1 2 3; do $(BIN)/pytest tests/drills || exit 1; done

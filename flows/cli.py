@@ -14,6 +14,7 @@ import typer
 
 from components.errors import LesionflowError
 from flows.commands import data, models, operate, scores, work
+from flows.interrupts import EXIT_CODE, INTERRUPTED
 
 app = typer.Typer(
     name="lesionflow",
@@ -37,8 +38,8 @@ def main() -> None:
         print(f"lesionflow: {error}", file=sys.stderr)
         sys.exit(exit_code_of(error))
     except KeyboardInterrupt:
-        print("lesionflow: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except BrokenPipeError:
         # The reader (`| head`) has what it wanted.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from components.errors import ResourceError
 from components.layout import Layout
@@ -58,11 +59,13 @@ def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
     Raises
     ------
     ResourceError
-        The temporary server did not start (from the yielded function).
+        The temporary server did not start (from the yielded function), or the server was away when
+        the run had to begin or to end.
     """
     settle_server(layout)
     if "PREFECT_API_URL" in os.environ:
-        yield lambda: None
+        with _away_as_error():
+            yield lambda: None
         return
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
@@ -78,7 +81,8 @@ def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
         )
     os.environ["PREFECT_API_URL"] = f"{url}/api"
     try:
-        yield lambda: wait_for_server(url, server, log)
+        with _away_as_error():
+            yield lambda: wait_for_server(url, server, log)
     finally:
         _flush_logs()
         del os.environ["PREFECT_API_URL"]
@@ -89,6 +93,25 @@ def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+@contextmanager
+def _away_as_error() -> Iterator[None]:
+    """Turn a server that does not answer, after Prefect has tried for a minute, into one error."""
+    import httpx
+
+    try:
+        yield
+    except (httpx.TransportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
+            raise
+        parts = urlsplit(os.environ["PREFECT_API_URL"])  # it may hold a password
+        raise ResourceError(
+            "the Prefect server does not answer",
+            where=f"PREFECT_API_URL, {parts.hostname}:{parts.port}",
+            fix="start it again, or unset PREFECT_API_URL for one of the workspace's own, and run "
+            "the same command: what was done is not done twice",
+        ) from error
 
 
 def wait_for_server(url: str, server: subprocess.Popen[bytes], log: Path | None = None) -> None:

@@ -64,6 +64,7 @@ def retrain(
     """Bring everything up to date and promote the best model if it passes the gates."""
     from components.params import load_params
     from components.recipes import set_values
+    from flows.interrupts import interruptible
     from flows.server import workspace_server
     from flows.workspace import exclusive
 
@@ -74,7 +75,7 @@ def retrain(
         for change in changes:
             print(f"params.yaml: {change}", flush=True)
     load_params(layout.params)
-    with workspace_server(layout) as wait_until_it_answers:
+    with interruptible(), workspace_server(layout) as wait_until_it_answers:
         from flows.outcome import print_outcome
         from flows.retrain import retrain as retrain_flow
 
@@ -91,11 +92,12 @@ def tune(
     """Search better hyperparameters for BACKBONE on validation (params.yaml: tune)."""
     from components.params import load_params
     from components.tuning.study import check_study
+    from flows.interrupts import interruptible
     from flows.server import workspace_server
 
     layout = Layout.find()
     check_study(load_params(layout.params), backbone)
-    with workspace_server(layout) as wait_until_it_answers:
+    with interruptible(), workspace_server(layout) as wait_until_it_answers:
         from flows.outcome import print_search
         from flows.tune import tune as tune_flow
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
@@ -17,6 +17,9 @@ from components.registry.versions import Registry
 from components.training.checkpoint import Storage, check_writable
 
 from .faulty_s3 import FaultyS3
+from .runs import Run, epochs_stored, results
+
+StartRun = Callable[..., Run]
 
 pytestmark = pytest.mark.slow
 AWAY_SECONDS = 15.0
@@ -92,6 +95,17 @@ def test_a_promotion_waits_for_an_s3_that_is_away(
     _assert_sound(registry, files, fetched)
 
 
+@pytest.mark.drill
+def test_a_promotion_waits_for_a_minute(
+    s3: FaultyS3, registry: Registry, files: dict[str, Path]
+) -> None:
+    assert registry.versions() == []
+    back = s3.go_away(60)
+    fetched = _promote(registry, files)
+    back.join()
+    _assert_sound(registry, files, fetched)
+
+
 def test_an_s3_that_never_answered_is_told_within_seconds(
     s3: FaultyS3, registry: Registry, files: dict[str, Path]
 ) -> None:
@@ -123,3 +137,30 @@ def test_what_goes_to_the_storage_arrives_whole(
     storage.below("put").fetch(tmp_path / "fetched")
     for name, path in files.items():
         assert (tmp_path / "fetched" / name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.drill
+def test_a_whole_run_while_s3_is_away_for_a_minute(
+    untrained: Path,
+    expected: dict[str, str],
+    start: StartRun,
+    s3: FaultyS3,
+    edit_params: Callable[..., None],
+) -> None:
+    edit_params(untrained, storage="s3://lesions/storage")
+    s3.fail_every = 10
+    run = start(untrained, "lesionflow", "retrain")
+    client = boto3.session.Session().client("s3")
+
+    def stored() -> bool:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket="lesions")
+        return any("/epoch-00001" in o["Key"] for page in pages for o in page.get("Contents", ()))
+
+    run.wait_until(stored)
+    back = s3.go_away(60)
+    assert run.wait() == 0, run.said
+    back.join()
+    assert epochs_stored(untrained) == 0
+    assert results(untrained) == expected
+    left = client.list_objects_v2(Bucket="lesions").get("Contents", ())
+    assert not [item["Key"] for item in left if item["Size"]], "checkpoints are left on S3"

@@ -1,0 +1,24 @@
+"""The clock's time zone changes between two runs: nothing is out of date for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .runs import Run, results
+
+StartRun = Callable[..., Run]
+
+pytestmark = pytest.mark.slow
+
+
+def test_another_time_zone_puts_nothing_out_of_date(
+    done: Path, expected: dict[str, str], start: StartRun
+) -> None:
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):  # 25 hours apart
+        run = start(done, "lesionflow", "retrain", TZ=zone)
+        assert run.wait() == 0, run.said
+        assert "nothing had changed" in run.said
+    assert results(done) == expected
