@@ -120,7 +120,7 @@ def test_stopped_lost_and_followed_again_it_ends_with_the_bits_of_a_local_traini
         return any(f"epoch-{epoch:05d}" in key for key in keys(job_server))
 
     stopped = Client(layout, job_server, tmp_path / "stopped.log")
-    stopped.wait_until(lambda: stored(1))
+    stopped.wait_until(lambda: stored(2))  # so that the first one is whole
     assert stopped.end(signal.SIGTERM) != 0
     assert "is stopped" in stopped.said
     lost = Client(layout, job_server, tmp_path / "lost.log")
