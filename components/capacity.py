@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.cluster import check_address, unusable
+from components.cluster import check_address, is_job_server, unusable
 from components.errors import ResourceError
+from components.job_server import JobServer
 
 Resources = Mapping[str, float]
 
@@ -48,6 +49,8 @@ def nodes_of(address: str) -> list[Resources]:
     ResourceError
         The cluster does not answer, or refuses our token.
     """
+    if is_job_server(address):
+        return JobServer(address).nodes()
     check_address(address)
     from ray._private.services import canonicalize_bootstrap_address_or_die
     from ray._private.state import GlobalState

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from components.console import PlainWorkerLines
 from components.errors import ResourceError
@@ -32,7 +33,8 @@ _OBJECT_STORE_BYTES = 128 << 20  # trainings pass paths, no arrays
 _PREFIX = "lesionflow-ray-"
 _LOOPBACK = "127.0.0.1"
 _ANSWER_SECONDS = 10.0
-_S3_PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+S3_PLACE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Variables that say where S3 is, and not what opens it."""
 
 _EVERYWHERE = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -124,6 +126,12 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
         if not address:
             environment = stack.enter_context(local_cluster(num_cpus))
             address = environment["RAY_ADDRESS"]
+        elif is_job_server(address):
+            raise ResourceError(
+                "a job server only takes trainings, and this is none",
+                where=f"RAY_ADDRESS={address}",
+                fix="run this on a node of the cluster, with host:port of its head (port 6379)",
+            )
         else:
             check_address(address)
         stack.enter_context(_environment(environment))
@@ -181,6 +189,11 @@ def dashboard_url() -> str | None:
     return f"http://{told.decode()}" if told else None
 
 
+def is_job_server(address: str) -> bool:
+    """Tell whether `address` (of `RAY_ADDRESS`) is that of Ray's job server: we are outside."""
+    return address.startswith(("http://", "https://"))
+
+
 def check_address(address: str) -> None:
     """Check that `address` (of `RAY_ADDRESS`) is of a kind that we can use, and that it answers.
 
@@ -198,7 +211,11 @@ def check_address(address: str) -> None:
             fix="run this on a node of the cluster (or with `ray job submit`) and give the "
             "address without ray://, such as 10.0.0.1:6379",
         )
-    host, _, port = address.rpartition(":")
+    if is_job_server(address):
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", str(parts.port or (443 if address[4] == "s" else 80))
+    else:
+        host, _, port = address.rpartition(":")
     if not port.isdigit():
         return  # such as `auto`
     try:
@@ -252,7 +269,7 @@ def _for_other_nodes() -> dict[str, Any]:
     It brings our code (`components`, and neither `data/` nor `.venv`) and says where S3 is. What
     opens S3 does not travel: a node has its own role or credentials.
     """
-    passed = {name: os.environ[name] for name in _S3_PLACE if name in os.environ}
+    passed = {name: os.environ[name] for name in S3_PLACE if name in os.environ}
     return {"py_modules": [str(_CODE)], "excludes": ["__pycache__"], "env_vars": passed}
 
 

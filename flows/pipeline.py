@@ -16,10 +16,12 @@ from prefect.futures import PrefectConcurrentFuture
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from components.cluster import is_job_server
 from components.errors import LesionflowError
 from components.layout import Layout
 from components.params import Params, load_params
 from components.training.cost import relative_cost
+from components.training.remote import check_storage
 from tasks.graph import Stage, read_graph
 from tasks.promotion import recall_test_uses
 from tasks.stage import StageError, end_running_stages, run_stage
@@ -66,9 +68,9 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
     ------
     RunError
         At least one stage failed.
-    ResourceError
-        There is something to train, and the cluster of `RAY_ADDRESS` cannot be reached: nothing was
-        begun.
+    ParamsError, ResourceError
+        There is something to train, and the cluster of `RAY_ADDRESS` cannot be reached, or would
+        not reach `storage`: nothing was begun.
     RegistryError
         There is a report to make, and the registry, which knows how often its test set has been
         used, cannot be reached: nothing was begun.
@@ -79,6 +81,8 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
     stages = longest_trainings_first(stages, params)
     stale = graph.to_do(kinds)
     trainings = [stage for stage in stages if stage.kind == "train" and stage.name in stale]
+    if trainings and is_job_server(os.environ.get("RAY_ADDRESS", "")):
+        check_storage(params.storage)
     if "report" in stale:
         recall_test_uses(layout.root)
     get_run_logger().info("%d of %d stages are out of date", len(stale), len(stages))

@@ -20,6 +20,7 @@ PLUMBING = {
     "components/dataset/workers.py",
     "components/atomic.py",
     "components/errors.py",
+    "components/job_server.py",
     "components/layout.py",
     "components/left_behind.py",
     "components/params.py",

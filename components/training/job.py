@@ -77,6 +77,11 @@ class Job:
         return matrix if self.trial is None else f"{matrix}-trial-{self.trial}"
 
     @property
+    def is_shipped(self) -> bool:
+        """Whether its storage has what a node needs to train it."""
+        return self.packed_id is not None
+
+    @property
     def checkpoints(self) -> str:
         """Folder or URI below which Ray keeps this training's runs, each named by its identity."""
         return f"{self.storage}/runs/{self.name}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -41,16 +42,27 @@ def run(params: Params, layout: Layout, backbone: str, seed: int) -> None:
     """Train `backbone` with `seed`; write `runs/<backbone>-<seed>/`."""
     everything = load_params(layout.params)  # where to run and to store changes no result
     job, images = make_job(params, everything, layout, backbone, seed)
-    from components.cluster import connect
-    from components.training.trainer import run_training
-
     left = layout.state / "training" / job.name
     shutil.rmtree(left, ignore_errors=True)
-    with connect(everything.cluster.num_cpus):
-        clock = run_training(job, left)
+    clock = _train(job, everything, left)
     write_json(layout.state / "timings" / f"{job.name}.json", clock)
     write_run(job, images, left, layout.run(backbone, seed))
     shutil.rmtree(left, ignore_errors=True)
+
+
+def _train(job: Job, everything: Params, left: Path) -> dict[str, float]:
+    from components.cluster import connect, is_job_server
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    if is_job_server(address):
+        from components.training.remote import check_storage, run_remotely
+
+        check_storage(everything.storage)
+        return run_remotely(job, left, address)
+    from components.training.trainer import run_training
+
+    with connect(everything.cluster.num_cpus):
+        return run_training(job, left)
 
 
 def make_job(

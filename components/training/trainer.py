@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from components import capacity, cluster
+from components.atomic import write_json
 from components.errors import ParamsError
 from components.training.checkpoint import Storage, check_writable, forget_old
 from components.training.failures import readable
@@ -14,19 +18,46 @@ from components.training.job import Job
 from components.training.transfer import ship
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
+_FINISHED = "finished.json"
 _KEPT_CHECKPOINTS = 2  # the last one, and the one before in case it is damaged
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A training that has succeeded, and whose model lies in its storage.
+
+    Attributes
+    ----------
+    model
+        Name of the folder in the run's storage.
+    clock
+        Wall-clock times in seconds since 1970: `submitted`, `entered`, `first_step`, ...
+    """
+
+    model: str
+    clock: dict[str, float]
 
 
 def run_training(job: Job, target: Path) -> dict[str, float]:
     """Train `job` on the connected cluster and put what it left into the folder `target`.
 
-    What an earlier, interrupted run of the same identity stored is gone on from; on success it is
-    removed.
-
     Returns
     -------
     dict
-        Wall-clock times in seconds since 1970: `submitted`, `entered`, `first_step`, ...
+        The clock of `Finished`, and when all was `returned`.
+
+    Raises
+    ------
+    LesionflowError
+        As `train_to_end`.
+    """
+    return collect(job, train_to_end(job), target)
+
+
+def train_to_end(job: Job) -> Finished:
+    """Train `job` on the connected cluster; its model stays in the storage.
+
+    What an earlier, interrupted run of the same identity stored is gone on from.
 
     Raises
     ------
@@ -37,25 +68,49 @@ def run_training(job: Job, target: Path) -> dict[str, float]:
     LesionflowError
         Whatever else a worker found wrong (weights, packed images).
     """
-    import time
-
     params = job.params
     resources = {"CPU": params.cpus_per_worker, "GPU": params.gpus_per_worker}
     where = f"backbones.{job.backbone} and training: num_workers, cpus_per_worker, gpus_per_worker"
     capacity.require(resources, params.num_workers, where=where)
     _check_enough_images(job)
     check_writable(job.checkpoints)
-    stored = Storage.open(job.checkpoints).below(job.identity)
     forget_old(Storage.open(job.checkpoints))
-    _forget_broken_snapshot(stored)
+    _forget_broken_snapshot(_stored(job))
     submitted = time.time()
-    result = _fit(job if cluster.on_this_machine() else ship(job), resources)
+    here = job.is_shipped or cluster.on_this_machine()
+    result = _fit(job if here else ship(job), resources)
     failure = result.return_value["failure"]
     if failure is not None:
         raise failure
-    stored.below(result.return_value["model"]).fetch(target)
+    clock = {"submitted": submitted, **result.return_value["clock"]}
+    return Finished(result.return_value["model"], clock)
+
+
+def collect(job: Job, finished: Finished, target: Path) -> dict[str, float]:
+    """Put what a training left into the folder `target`, remove it from the storage; its clock."""
+    stored = _stored(job)
+    stored.below(finished.model).fetch(target)
     stored.remove()
-    return {"submitted": submitted, **result.return_value["clock"], "returned": time.time()}
+    return {**finished.clock, "returned": time.time()}
+
+
+def leave(job: Job, finished: Finished) -> None:
+    """Note in the storage that `job` has succeeded, for who collects it elsewhere or later."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder) / _FINISHED, asdict(finished))
+        _stored(job).put(Path(folder))
+
+
+def find_left(job: Job) -> Finished | None:
+    """Return what `leave` has noted of `job`, if it has."""
+    stored = _stored(job)
+    if _FINISHED not in stored.names():
+        return None
+    return Finished(**json.loads(stored.read(_FINISHED)))
+
+
+def _stored(job: Job) -> Storage:
+    return Storage.open(job.checkpoints).below(job.identity)
 
 
 def _check_enough_images(job: Job) -> None:

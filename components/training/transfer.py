@@ -32,9 +32,15 @@ def ship(job: Job) -> Job:
     return replace(job, packed_id=packed.content_id)
 
 
+def is_shipped_to(job: Job) -> bool:
+    """Tell whether the packed images of `job` are in its storage, as seen from here."""
+    target = Storage.open(job.storage).below("content", f"packed-{job.packed_id}")
+    return _WHOLE in target.names()
+
+
 def receive(job: Job) -> Job:
     """Return `job` with the paths of this node, fetched if they are not here."""
-    if job.packed_id is None:
+    if not job.is_shipped:
         return job
     if not _is_here(job):
         job = replace(job, packed=_download(job, f"packed-{job.packed_id}"))

@@ -49,3 +49,8 @@ def ask(address: str, environment: dict[str, str]) -> list[float]:
 def test_a_cluster_is_asked_without_joining_it() -> None:
     with local_cluster(1) as environment:
         assert ask(environment["RAY_ADDRESS"], environment) == [1.0]
+
+
+@pytest.mark.slow
+def test_a_job_server_is_asked_too(job_server: dict[str, str]) -> None:
+    assert ask(job_server["RAY_ADDRESS"], job_server) == [2.0]

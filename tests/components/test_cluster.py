@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.cluster import connect, local_cluster, lost
+from components.cluster import check_address, connect, local_cluster, lost
 from components.errors import ResourceError
 
 
@@ -106,6 +106,20 @@ def test_a_cluster_is_lost_when_nobody_answers_at_its_address() -> None:
         assert lost(address) is None
     assert "the Ray cluster was lost" in str(lost(address))
     assert lost("") is None
+
+
+def test_job_server_takes_nothing_but_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    with pytest.raises(ResourceError, match="only takes trainings") as raised, connect():
+        pass
+    assert "on a node of the cluster" in raised.value.fix
+
+
+def test_job_server_that_is_gone_is_one_clear_error_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(ResourceError, match="nobody answers there"):
+        check_address("http://127.0.0.1:1")
+    assert time.monotonic() - started < 15
 
 
 ONE_AFTER_ANOTHER = """

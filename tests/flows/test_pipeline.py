@@ -17,6 +17,7 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 
+from components.errors import ParamsError
 from components.layout import Layout
 from components.params import load_params
 from flows.pipeline import (
@@ -25,6 +26,7 @@ from flows.pipeline import (
     run_stages,
     trainings_side_by_side,
 )
+from flows.train import train
 from tasks.graph import Stage, read_graph
 from tasks.stage import end_running_stages
 
@@ -155,8 +157,18 @@ def test_the_number_of_trainings_under_way_can_be_set(
     edit_params(workspace, cluster__side_by_side=7)
     params = load_params(Layout(workspace).params)
     assert [trainings_side_by_side(params, number) for number in (0, 3, 90)] == [1, 3, 7]
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # nobody is asked
+    # What grows tells a job server nothing of it: nobody is asked.
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
     assert trainings_side_by_side(params, 90) == 7
+
+
+def test_a_storage_that_the_cluster_would_not_see_stops_the_run_before_its_first_stage(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    with pytest.raises(ParamsError, match="which the cluster does not see"):
+        train(workspace)
+    assert not (workspace / "data" / "raw").exists()
 
 
 def test_a_second_run_starts_no_subprocess_and_shows_cached(toy: Path) -> None:

@@ -185,6 +185,7 @@ def test_the_image_gets_what_it_copies_and_runs_as_nobody_special() -> None:
         ("", ["echo", "work"], ["work"]),
         ("head:6379", ["echo", "work"], ["ray start --address=head:6379 --num-cpus=0", "work"]),
         ("head:6379", ["ray", "start", "--block"], ["ray start --block"]),
+        ("http://head:8265", ["echo", "work"], ["work"]),
     ],
 )
 def test_the_entrypoint_joins_a_cluster_only_as_a_node_without_work(
