@@ -23,8 +23,6 @@ from components.validation.reference import PROFILE_FILE
 from components.validation.sheets import write_sheets
 from components.validation.verdict import failure, quarantine_table, summary
 
-_HALF_DONE = "validation-half-done"
-
 
 def run(params: Params, layout: Layout) -> None:
     """Write `data/quarantine.parquet` and `reports/validation/`.
@@ -47,7 +45,7 @@ def run(params: Params, layout: Layout) -> None:
         params.validation.max_quarantined_share,
         where=f"data/raw; the report: {failed_report.relative_to(layout.root)}/docs/index.html",
     )
-    half_done = layout.state / _HALF_DONE
+    half_done = layout.half_done_validation_report
     shutil.rmtree(half_done, ignore_errors=True)
     write_report(judgement, half_done, layout.images, success=error is None)
     if error is not None:

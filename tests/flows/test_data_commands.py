@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from components.dataset.withdrawn import read_withdrawn
+from components.layout import Layout
+from flows.workspace import exclusive
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 NUM_IMAGES = 10_015
 
@@ -74,3 +78,32 @@ def test_an_audit_of_10015_images_finds_no_leak_where_there_is_none(
     done = lesionflow(tmp_path, "audit", "more.csv", "--labels", "labels.csv")
     assert done.returncode == 0, done.stderr
     assert f"no leak among {NUM_IMAGES} audited images; 1 could not be audited" in done.stdout
+
+
+def test_a_withdrawal_is_refused_while_a_run_is_at_work(
+    workspace: Path, lesionflow: Command
+) -> None:
+    layout = Layout(workspace)
+    before = layout.withdrawn.read_bytes()
+    with exclusive(layout):
+        refused = lesionflow(workspace, "withdraw", "--image", "A1")
+    assert refused.returncode == 2
+    assert "another run is at work in this workspace" in refused.stderr
+    assert layout.withdrawn.read_bytes() == before
+
+
+def test_withdrawals_at_once_lose_nothing_that_was_said_to_be_withdrawn(workspace: Path) -> None:
+    commands = [["lesionflow", "withdraw", "--image", name] for name in ("A1", "A2")]
+    running = [
+        subprocess.Popen(
+            command, cwd=workspace, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for command in commands
+    ]
+    ended = [(process, *process.communicate(timeout=300)) for process in running]
+    listed = read_withdrawn(Layout(workspace).withdrawn).ids["image_id"]
+    assert any(process.returncode == 0 for process, _, _ in ended)
+    for (process, _, stderr), name in zip(ended, ("A1", "A2"), strict=True):
+        assert process.returncode in (0, 2), stderr
+        assert (name in listed) == (process.returncode == 0)
+        assert process.returncode == 0 or "another run is at work" in stderr
