@@ -15,6 +15,7 @@ from components.atomic import write_json
 from components.errors import TableError
 from components.layout import Layout
 from components.params import Params
+from components.splitting.ledger import read_ledger
 from components.stage import run_stage
 from components.tables import PAIR_COLUMNS, read_table, write_table
 from components.validation.docs import write_docs
@@ -63,7 +64,7 @@ def run(params: Params, layout: Layout) -> None:
 
 
 def read_snapshot(layout: Layout) -> Snapshot:
-    """Read what `ingest`, `measure` and `pairs` wrote."""
+    """Read what `ingest`, `measure` and `pairs` wrote, and the split's ledger."""
     try:
         manifest = json.loads(layout.manifest.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
@@ -77,6 +78,7 @@ def read_snapshot(layout: Layout) -> Snapshot:
         manifest=manifest,
         quality=read_table(layout.quality),
         pairs=read_table(layout.pairs, PAIR_COLUMNS),
+        ledger=read_ledger(layout.split_ledger),
     )
 
 
