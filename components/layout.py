@@ -187,6 +187,20 @@ class Layout:
         return self.state / "cache"
 
     @property
+    def recalled_snapshots(self) -> Path:
+        """Earlier snapshots out of DVC, while `ingest` runs."""
+        return self.cache / "snapshots"
+
+    @property
+    def half_done_snapshot(self) -> Path:
+        """The snapshot that `ingest` is at, until it is complete."""
+        return self.state / "ingest"
+
+    @property
+    def half_done_validation_report(self) -> Path:
+        return self.state / "validation-half-done"
+
+    @property
     def events(self) -> Path:
         """One line of JSON for each event of a run, for log collectors."""
         return self.state / "events.jsonl"

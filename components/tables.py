@@ -27,6 +27,11 @@ PAIR_COLUMNS = ("image_id_a", "image_id_b", "evidence", "similarity", "inliers")
 QUARANTINE_COLUMNS = ("image_id", "reason")
 SPLIT_COLUMNS = ("image_id", "group_id", "split", "fold", "reason")
 PARTS = ("train", "validation", "test")
+TEXT_COLUMNS = frozenset(
+    {"image_id", "lesion_id", "patient_id", "group_id", "sha256", "diagnosis"}
+    | {"lesion", "patient", "group", "dx"}  # the same in anybody's table
+)
+"""Names, never numbers: 0012 is not 12, 01 is not 1, and NA is a name like any other."""
 
 
 def probability_columns(classes: Sequence[str]) -> list[str]:
@@ -37,6 +42,9 @@ def probability_columns(classes: Sequence[str]) -> list[str]:
 def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV, TSV or Parquet file; every `required` column must be there.
 
+    The columns of `TEXT_COLUMNS` are read as text: only an empty cell is a missing one, and whole
+    numbers, as Parquet may hold them, are written without a point.
+
     Raises
     ------
     TableError
@@ -46,9 +54,9 @@ def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
         raise TableError("no such table", where=str(path), fix="check the path")
     try:
         if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
+            frame = _with_names_of_numbers(pd.read_parquet(path))
         else:
-            frame = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+            frame = _read_text(path, "\t" if path.suffix == ".tsv" else ",")
     except (ValueError, OSError) as error:
         raise TableError(
             f"the table cannot be read: {str(error).splitlines()[0]}",
@@ -57,6 +65,32 @@ def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
         ) from error
     require_columns(frame, required, where=str(path))
     return frame
+
+
+def _read_text(path: Path, separator: str) -> pd.DataFrame:
+    # A converter keeps pandas from guessing what a cell means.
+    frame = pd.read_csv(path, sep=separator, converters=dict.fromkeys(TEXT_COLUMNS, str.strip))
+    for column in TEXT_COLUMNS.intersection(frame.columns):
+        cells = frame[column].astype(object)
+        frame[column] = without_point_zero(cells.where(cells != "", None).astype("str"))
+    return frame
+
+
+def _with_names_of_numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    for column in TEXT_COLUMNS.intersection(frame.columns):
+        if pd.api.types.is_numeric_dtype(frame[column]):
+            frame[column] = without_point_zero(frame[column].astype("str"))
+    return frame
+
+
+def without_point_zero(names: pd.Series) -> pd.Series:
+    """Return text; if all of it is whole numbers stored as 12.0, they are 12.
+
+    That is what a program leaves that took a column of ids with gaps for numbers.
+    """
+    if names.dropna().str.fullmatch(r"\d+\.0").all():
+        return names.str.removesuffix(".0")
+    return names
 
 
 def require_columns(frame: pd.DataFrame, required: Sequence[str], *, where: str) -> None:

@@ -22,21 +22,22 @@ def remember(workspace: Path) -> tuple[str, ...]:
     -------
     tuple of str
         The stages that read what was written. Neither gives another result for it: the ledger
-        holds the parts that the split has just given, and a snapshot is never its own reference.
+        holds the files and the parts of the present split, and a snapshot is never its own
+        reference.
     """
     from components.splitting.ledger import append
     from components.tables import read_table
     from components.validation.reference import remember_profile
 
     layout = Layout(workspace)
-    readers = []
+    readers = set()
     if remember_profile(layout):
-        readers.append("validate")
+        readers.add("validate")
     added = append(layout.split_ledger, read_table(layout.splits), read_table(layout.labels))
     if added:
         get_run_logger().info("%d new images keep their part from now on", added)
-        readers.append("split")
-    return tuple(readers)
+        readers |= {"validate", "split"}
+    return tuple(sorted(readers))
 
 
 def recall_test_uses(workspace: Path) -> None:

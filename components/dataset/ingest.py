@@ -10,6 +10,7 @@ from components.dataset.fingerprint import listed_sources
 from components.dataset.last_snapshot import find_base
 from components.dataset.snapshot import Base, write_snapshot
 from components.dataset.sources.catalog import fingerprint_source
+from components.dataset.sources.copies import folders_of_copies, remove_folders
 from components.dataset.withdrawn import read_withdrawn
 from components.errors import SourceError
 from components.layout import Layout
@@ -36,7 +37,7 @@ def run(params: Params, layout: Layout) -> None:
     withdrawn = read_withdrawn(layout.withdrawn)
     sources = listed_sources(layout)
     base = _base_for_unreachable(layout, params.diagnoses)
-    partial = layout.state / "ingest"
+    partial = layout.half_done_snapshot
     shutil.rmtree(partial, ignore_errors=True)
     try:
         manifest = write_snapshot(
@@ -53,8 +54,10 @@ def run(params: Params, layout: Layout) -> None:
         shutil.move(partial, layout.raw)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(layout.cache / "snapshots", ignore_errors=True)
+        shutil.rmtree(layout.recalled_snapshots, ignore_errors=True)
     _print_summary(manifest)
+    if any(source["num_withdrawn"] for source in manifest["sources"]):
+        _remove_copies(layout)
 
 
 def _base_for_unreachable(layout: Layout, diagnoses: DiagnosesParams) -> Base | None:
@@ -76,6 +79,15 @@ def _base_for_unreachable(layout: Layout, diagnoses: DiagnosesParams) -> Base | 
                 fix="run `lesionflow retrain`; it looks at the sources again",
             )
     return base
+
+
+def _remove_copies(layout: Layout) -> None:
+    """Remove what was downloaded and unpacked: withdrawn images are among it."""
+    gone, left = remove_folders(folders_of_copies(layout.cache))
+    if gone:
+        print(f"ingest: {', '.join(map(str, gone))} removed: withdrawn images were in the sources")
+    for folder, why in left.items():
+        print(f"ingest: {folder} may hold withdrawn images and cannot be removed ({why})")
 
 
 def _print_summary(manifest: dict[str, Any]) -> None:

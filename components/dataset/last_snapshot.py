@@ -61,7 +61,7 @@ def _from_dvc(layout: Layout) -> Path | None:
     version = recorded_version(layout)
     if version is None:
         return None
-    target = layout.cache / "snapshots" / version
+    target = layout.recalled_snapshots / version
     if not target.is_dir():
         from dvc.api import DVCFileSystem
 

@@ -7,6 +7,8 @@ what is new:
   patient id there, the two ids mean one lesion or patient from now on (`joined_ids`).
 - If it has another diagnosis there, that is a label conflict: the first row stays, the manifest
   lists both, and the stage `validate` decides.
+- If a later source has it in its official test set, it is a test image of the first source too: an
+  official test set stays whole.
 - The same image id with other bytes is an error: give one source the option `prefix`.
 - The same bytes twice *within* a source stay two images; near-duplicates become one group.
 """
@@ -33,6 +35,7 @@ _THREADS = 8
 _EMPTY_FILE = hashlib.sha256(b"").hexdigest()
 """Two empty files are not the same picture."""
 ID_COLUMNS = ("lesion_id", "patient_id")
+_OFFICIAL_TEST = ":test"
 
 Row = dict[str, Any]
 Note = dict[str, str]
@@ -221,6 +224,8 @@ class Merger:
             elif not _is_missing(other) and other != mine:
                 note = {"column": column, "kept": mine, "joined": other}
                 self.joined.append(note | {"image_id": first["image_id"]})
+        if row["source"].endswith(_OFFICIAL_TEST):
+            first["source"] = source_name(first["source"]) + _OFFICIAL_TEST
 
     def _note_seen(self, row: Row, first: Row, why: str) -> None:
         self.seen_twice.append(

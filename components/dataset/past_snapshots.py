@@ -24,11 +24,15 @@ class PastSnapshots:
     cached
         Those in DVC's cache that have one of the images: `version` (DVC's hash of `data/raw`),
         `commits` (abbreviated, newest first, whose `dvc.lock` names it) and `images` (ids).
+    not_looked_into
+        Those that a commit names and DVC's cache lacks (nobody pulled them here): `version` and
+        `commits`.
     remotes
         Name and address of each DVC remote.
     """
 
     cached: list[dict[str, Any]]
+    not_looked_into: list[dict[str, Any]]
     remotes: list[str]
 
 
@@ -44,14 +48,22 @@ def past_snapshots(layout: Layout, image_ids: Set[str]) -> PastSnapshots | None:
     except NotDvcRepoError:
         return None
     commits = _commits(layout)
+    listings = {f"{path.parent.name}{path.name}": path for path in sorted(cache.glob("??/*.dir"))}
     cached = []
-    for listing in sorted(cache.glob("??/*.dir")):
+    for version, listing in listings.items():
         images = sorted(image_ids & set(_images_in(listing)))
         if images:
-            version = f"{listing.parent.name}{listing.name}"
             known = commits.get(version, [])
             cached.append({"version": version, "commits": known, "images": images})
-    return PastSnapshots(cached, [f"{name} {url}" for name, url in sorted(remotes.items())])
+    return PastSnapshots(
+        cached,
+        [
+            {"version": version, "commits": known}
+            for version, known in commits.items()
+            if version not in listings
+        ],
+        [f"{name} {url}" for name, url in sorted(remotes.items())],
+    )
 
 
 def _images_in(listing: Path) -> Iterator[str]:

@@ -7,28 +7,26 @@ snapshots of the past that DVC still holds.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from components.dataset.content_cache import ContentCache
+from components.dataset.exposed import exposed_versions, models_with, runs_with
+from components.dataset.forget import forget
 from components.dataset.past_snapshots import past_snapshots
 from components.dataset.snapshot import read_manifest
-from components.dataset.sources.config import FileOptions
-from components.dataset.sources.hashes import HASH_CACHE
-from components.dataset.sources.place import open_files
 from components.dataset.withdrawn import ID_COLUMNS, Entry, append_withdrawn, read_withdrawn
 from components.errors import SourceError
 from components.layout import Layout
 from components.params import load_params
-from components.registry.config import RegistryParams
-from components.tables import PARTS, read_table
+from components.tables import read_table
 
+_NEXT = (
+    "Next: `lesionflow retrain` makes a snapshot without them and trains anew. Then "
+    "`dvc gc --workspace --cloud` erases every older snapshot from the cache and the remote."
+)
 _EMPTY_FILE = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-_EXPOSURE = "*/versions/*/exposure.parquet"
 
 
 def withdraw(
@@ -43,10 +41,11 @@ def withdraw(
     -------
     dict
         `withdrawn` (column -> ids), `images` (ids of the images that this concerns), `num_new`
-        (lines added to `data/withdrawn.csv`), `num_cache_entries` (removed), `models` (`model`,
-        `version`, `alias`, `images`: part -> ids), `runs` (the same for what lies in `runs/`), and
-        `remains`: `snapshots` (of DVC's cache: `version`, `commits`, `images`; None without DVC),
-        `remotes`, `sources`, `storage`.
+        (lines added to `data/withdrawn.csv`), `num_cache_entries` and `cache_folders` (removed),
+        `models` and `runs` (as `models_with` and `runs_with`), and `remains`: `snapshots` (of
+        DVC's cache: `version`, `commits`, `images`; None without DVC), `snapshots_not_looked_into`
+        (`version`, `commits`), `remotes`, `sources`, `storage`, `cache_folders` (folder -> why it
+        could not be removed).
 
     Raises
     ------
@@ -56,8 +55,8 @@ def withdraw(
     given = {"image_id": set(image_ids), "lesion_id": set(lesion_ids)}
     given["patient_id"] = set(patient_ids)
     params = load_params(layout.params)
-    exposures = list(_exposures(layout, params.registry.uri))
-    known = _known_images(layout, [table for _, _, table in exposures])
+    versions = exposed_versions(layout, params.registry.uri)
+    known = _known_images(layout, [table for entry in versions for table in entry.tables.values()])
     names = _other_names(layout)
     _check_known(given, known, names, layout)
     _widen(given, names)
@@ -69,73 +68,102 @@ def withdraw(
     entries: set[Entry] = {(column, value) for column in ID_COLUMNS for value in given[column]}
     entries |= {("image_id", value) for value in images}
     entries |= {("sha256", value) for value in hashes}
+    num_new = append_withdrawn(layout.withdrawn, entries)
+    forgotten = forget(layout, images, hashes)
     return {
         "withdrawn": {column: sorted(given[column]) for column in ID_COLUMNS},
         "images": sorted(images),
-        "num_new": append_withdrawn(layout.withdrawn, entries),
-        "num_cache_entries": _forget(layout.cache, hashes),
-        "models": _models(layout, params.registry, exposures, images, hashes),
-        "runs": _runs(layout, images),
+        "num_new": num_new,
+        "num_cache_entries": forgotten.num_entries,
+        "cache_folders": forgotten.folders,
+        "models": models_with(versions, params.registry, layout, images, hashes),
+        "runs": runs_with(versions, params.registry, layout, images, hashes),
         "remains": {
             "snapshots": past.cached if past else None,
+            "snapshots_not_looked_into": past.not_looked_into if past else [],
             "remotes": past.remotes if past else [],
             "sources": [source.uri for source in params.sources if source.kind != "synthetic"],
             "storage": params.storage,
+            "cache_folders": forgotten.left,
         },
     }
 
 
-def withdrawal_text(found: dict[str, Any]) -> str:
+def withdrawal_text(found: Mapping[str, Any]) -> str:
     """Return what `withdraw` found, for a reader."""
     lines = [
         f"{len(found['images'])} images withdrawn: {', '.join(found['images'])}",
-        f"  {found['num_new']} lines added to data/withdrawn.csv (commit it); "
-        f"{found['num_cache_entries']} entries removed from the caches",
-        "Trained or judged on them:",
+        f"  {found['num_new']} lines added to data/withdrawn.csv (commit it)",
+        f"  {found['num_cache_entries']} entries removed from the caches",
     ]
+    if found["cache_folders"]:
+        lines.append(
+            "  removed as a whole, since they may have held the pictures: "
+            f"{', '.join(found['cache_folders'])} (made again when needed)"
+        )
+    lines.append("Trained or judged on them:")
     seen = [
-        f"  {entry['model']} {entry['version']} {entry['alias']}".rstrip() + f": {_parts(entry)}"
+        f"  {entry['model']} {entry['version']} {entry['alias']}".rstrip() + f": {_uses(entry)}"
         for entry in found["models"]
     ]
-    seen += [f"  {entry['run']}: {_parts(entry)}" for entry in found["runs"]]
+    seen += [f"  {entry['run']}: {_uses(entry)}" for entry in found["runs"]]
     lines += seen or ["  no model in the registry, no run in this workspace"]
-    remains = found["remains"]
-    lines.append("They remain in:")
+    return "\n".join([*lines, "They remain in:", *_remains(found["remains"]), _NEXT])
+
+
+def _uses(entry: Mapping[str, Any]) -> str:
+    own, inherited = (_parts(entry[name]) for name in ("images", "inherited"))
+    through = f"{inherited} of a model that it started from" if inherited else ""
+    return "; ".join(filter(None, (own, through)))
+
+
+def _parts(images: Mapping[str, Sequence[str]]) -> str:
+    return ", ".join(f"{len(ids)} in {part}" for part, ids in images.items())
+
+
+def _remains(remains: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"  {folder}, which could not be removed ({why}): delete it by hand"
+        for folder, why in remains["cache_folders"].items()
+    ]
+    lines.append("  data/, reports/ and evaluations/ here, until the next retrain")
     if remains["snapshots"] is None:
         lines.append("  older snapshots, if you kept any: there is no DVC repository to ask")
+    lines += [f"  {_version(entry)}" for entry in remains["snapshots"] or ()]
+    lines += _not_looked_into(remains)
     lines += [
-        f"  snapshot {entry['version'][:12]} (commits: {', '.join(entry['commits']) or 'none'})"
-        for entry in remains["snapshots"] or ()
+        f"  remote {remote}, if these snapshots and reports on them were pushed"
+        for remote in remains["remotes"]
     ]
-    lines += [f"  remote {remote}, if these snapshots were pushed" for remote in remains["remotes"]]
     lines += [f"  the source {uri}" for uri in remains["sources"]]
     lines += [
         f"  packed pixels in {remains['storage']}/content and in other machines' caches, if a "
         "training ran on a cluster",
         "  data/split_ledger.csv keeps ids and hashes, no picture",
-        "Next: `lesionflow retrain` makes a snapshot without them and trains anew. Then "
-        "`dvc gc --workspace --cloud` erases every older snapshot from the cache and the remote.",
     ]
-    return "\n".join(lines)
+    return lines
 
 
-def _parts(entry: dict[str, Any]) -> str:
-    return ", ".join(f"{len(ids)} in {part}" for part, ids in entry["images"].items())
+def _not_looked_into(remains: Mapping[str, Any]) -> list[str]:
+    """Say which snapshots of the past may hold them too, and how to know."""
+    entries = remains["snapshots_not_looked_into"]
+    if not entries:
+        return []
+    fix = (
+        "`dvc fetch --all-commits ingest` brings what the remote still has; then run the same "
+        "command again"
+        if remains["remotes"]
+        else "no remote is configured: run the same command in the clone that made them"
+    )
+    return [
+        f"  perhaps {len(entries)} snapshots that were not looked into (DVC's cache here lacks "
+        f"them; {fix}):",
+        *(f"    {_version(entry)}" for entry in entries),
+    ]
 
 
-def _exposures(layout: Layout, uri: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield model name, version and exposure table of every version in the registry."""
-    try:
-        files = open_files(uri, FileOptions(), root=layout.root, cache=layout.cache)
-        names = files.names()
-    except SourceError:
-        if uri.startswith("s3://"):
-            raise
-        return  # a registry comes into being with its first version
-    for name in names:
-        if PurePosixPath(name).match(_EXPOSURE):
-            model, _, version, _ = name.split("/")[-4:]
-            yield model, version, read_table(files.local_path(name))
+def _version(entry: Mapping[str, Any]) -> str:
+    return f"snapshot {entry['version'][:12]} (commits: {', '.join(entry['commits']) or 'none'})"
 
 
 def _known_images(layout: Layout, exposures: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -199,62 +227,3 @@ def _matches(known: pd.DataFrame, given: dict[str, set[str]]) -> pd.Series:
     for column, values in given.items():
         found |= known[column].isin(values)
     return found
-
-
-def _forget(cache: Path, hashes: set[str]) -> int:
-    """Remove what the caches hold of files with these sha256; return how many entries went.
-
-    Sets that hold one of them (packed images) go as a whole: they can be made again.
-    """
-    count = 0
-    for path in sorted(cache.rglob("*.sqlite")) if hashes else ():
-        if path.name != HASH_CACHE:
-            count += ContentCache(path, version="").forget(sorted(hashes))
-    for index in sorted(cache.rglob("index.parquet")):
-        if hashes & set(read_table(index, ("sha256",))["sha256"]):
-            shutil.rmtree(index.parent)
-            count += 1
-    return count
-
-
-def _models(
-    layout: Layout,
-    registry: RegistryParams,
-    exposures: Sequence[tuple[str, str, pd.DataFrame]],
-    images: set[str],
-    hashes: set[str],
-) -> list[dict[str, Any]]:
-    found = []
-    for model, version, table in exposures:
-        rows = table[table["image_id"].isin(images) | table["sha256"].isin(hashes)]
-        parts = _by_part(rows)
-        if parts:
-            found.append({"model": model, "version": version, "alias": "", "images": parts})
-    if not found:
-        return []
-    from components.registry.versions import open_registry
-
-    for alias, version in open_registry(registry, layout).aliases().items():
-        for entry in found:
-            if (entry["model"], entry["version"]) == (registry.model_name, version):
-                entry["alias"] = alias
-    return found
-
-
-def _runs(layout: Layout, images: set[str]) -> list[dict[str, Any]]:
-    """Return the trainings in this workspace, by the split that lies there."""
-    if not layout.splits.is_file():
-        return []
-    splits = read_table(layout.splits, ("image_id", "split"))
-    parts = _by_part(splits[splits["image_id"].isin(images)])
-    runs = sorted(path.parent for path in layout.runs.glob("*/model.json"))
-    return [{"run": f"runs/{run.name}", "images": parts} for run in runs if parts]
-
-
-def _by_part(rows: pd.DataFrame) -> dict[str, list[str]]:
-    """Return part -> image ids."""
-    return {
-        part: sorted(rows.loc[rows["split"] == part, "image_id"])
-        for part in PARTS
-        if (rows["split"] == part).any()
-    }

@@ -220,7 +220,7 @@ def _check_ids(frame: pd.DataFrame, where: str) -> None:
 
 
 def _truth(frame: pd.DataFrame, classes: Sequence[str], where: str) -> Codes:
-    # A CSV whose diagnoses are numbers has them as numbers here, and as text in its header.
+    # Diagnoses that are numbers in a data frame are text in its header.
     names = [str(value) if pd.notna(value) else None for value in frame["diagnosis"]]
     codes = pd.Index(classes).get_indexer(pd.Index(names, dtype=object))
     unknown = codes < 0

@@ -26,7 +26,8 @@ EXPOSURE_COLUMNS = (
 )
 SEEN = ("train", "validation")
 """Parts that a model is trained or selected on."""
-_REGISTERED = "registry:"
+REGISTERED = "registry:"
+"""How weights are named that come from a version: `registry:v0001`."""
 
 
 def inherited_exposure(origins: Sequence[str], registry: Registry, base: Path) -> pd.DataFrame:
@@ -47,8 +48,8 @@ def inherited_exposure(origins: Sequence[str], registry: Registry, base: Path) -
     """
     tables = []
     for origin in sorted(set(origins)):
-        if origin.startswith(_REGISTERED):
-            name = origin.removeprefix(_REGISTERED).removeprefix("v")
+        if origin.startswith(REGISTERED):
+            name = origin.removeprefix(REGISTERED).removeprefix("v")
             folder = registry.fetch(f"v{int(name):04d}")
         else:
             folder = base / origin

@@ -155,14 +155,10 @@ def _conflicts(facts: pd.DataFrame) -> dict[str, list[str]]:
 
 def audit_text(result: Mapping[str, Any]) -> str:
     """Return the result of `audit` as a few lines for a terminal."""
-    num_groups = len(result["leaking_lesions"])
     lines = [
         f"{result['num_images']} images of {result['num_groups']} lesions or patients: "
         + ", ".join(f"{part} {count}" for part, count in result["images_per_part"].items()),
-        f"LEAKS: {num_groups} lesions or patients are in more than one part: "
-        + _some(result["leaking_lesions"])
-        if result["leaks"]
-        else "no leak: every lesion and patient is in one part only",
+        _verdict(result),
     ]
     for part, images in result["leaking_images"].items():
         if images:
@@ -183,6 +179,19 @@ def audit_text(result: Mapping[str, Any]) -> str:
         if result[name]
     ]
     return "\n".join(lines)
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    if result["leaks"]:
+        return (
+            f"LEAKS: {len(result['leaking_lesions'])} lesions or patients are in more than one "
+            f"part: {_some(result['leaking_lesions'])}"
+        )
+    num_unknown = len(result["unknown_images"])
+    if num_unknown:
+        num_audited = result["num_images"] - num_unknown
+        return f"no leak among {num_audited} audited images; {num_unknown} could not be audited"
+    return "no leak: every lesion and patient is in one part only"
 
 
 def _some(names: list[str]) -> str:

@@ -26,6 +26,12 @@ from components.tables import PARTS, require_columns
 LEDGER_COLUMNS = ("image_id", "sha256", "patient_id", "lesion_id", "part")
 STRENGTH = {"train": 0, "validation": 1, "test": 2}
 """The stronger part wins a group that several want: nothing that touches test is trained on."""
+SAVED_ANEW = (
+    "if it is the same picture saved anew (in another quality or size), give the file of then as "
+    "the source; to go on with the new files, empty data/split_ledger.csv down to its header and "
+    "set another registry.model_name"
+)
+"""What to do about images that `Ledger.dealt_anew` names."""
 PART_OF_STRENGTH: dict[float, str] = {strength: part for part, strength in STRENGTH.items()}
 
 
@@ -64,6 +70,42 @@ class Ledger:
         weakest = patient["weakest"].combine(lesion["weakest"], np.fmin)
         strongest = patient["strongest"].combine(lesion["strongest"], np.fmax)
         return found.fillna(pd.DataFrame({"weakest": weakest, "strongest": strongest}))
+
+    def dealt_anew(self, labels: pd.DataFrame) -> dict[str, str]:
+        """Return the images that came back under their old id with a file that is unknown here.
+
+        Bytes are what an image is known by, so these are new images for the split, even when
+        somebody only saved the same pictures in another quality. Not among them are images that
+        a lesion or patient ties to what had the id, images whose bytes had another id, and those
+        that were absent once and are known by their id. The answer is the same after the present
+        split was appended.
+
+        Returns
+        -------
+        dict
+            Image id -> the part of what had this id first.
+        """
+        known = self.rows.dropna(subset=["sha256"])
+        known_by_id = self.rows["image_id"][self.rows["sha256"].isna()]
+        ids = ["image_id", "sha256", "patient_id", "lesion_id"]
+        now = pd.DataFrame({name: clean_ids(labels[name]) for name in ids}).dropna(subset=ids[:2])
+        present = set(zip(now["image_id"], now["sha256"], strict=True))
+        elsewhere = {
+            sha256
+            for image_id, sha256 in zip(known["image_id"], known["sha256"], strict=True)
+            if (image_id, sha256) not in present
+        }
+        first = known.drop_duplicates("image_id").set_index("image_id")
+        before = now["image_id"].map(first["sha256"])
+        changed = before.notna() & (before != now["sha256"])
+        changed &= ~(now["sha256"].isin(elsewhere) | now["image_id"].isin(known_by_id))
+        both = now[changed].merge(known, on="image_id", suffixes=("", "_then"))
+        both = both[both["sha256"] != both["sha256_then"]]
+        tied = pd.Series(False, index=both.index)
+        for name in ("patient_id", "lesion_id"):
+            tied |= both[name].notna() & (both[name] == both[f"{name}_then"])
+        anew = set(both["image_id"]) - set(both.loc[tied, "image_id"])
+        return {image_id: str(first.at[image_id, "part"]) for image_id in sorted(anew)}
 
     def _range(self, column: str, labels: pd.DataFrame) -> pd.DataFrame:
         """Return the least and greatest strength that the ledger has for `column`'s ids."""

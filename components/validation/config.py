@@ -124,6 +124,9 @@ class LabelRules(_Section):
 
     known_diagnoses: Usable = Usable(severity="error")
     one_diagnosis_per_lesion: ImageRule = ImageRule(severity="quarantine")
+    same_file: ImageRule = ImageRule(severity="warning")
+    """An image id that was split before has the file of then (or a lesion or patient that ties it
+    to that): otherwise the split takes it for a new image."""
     age_years: Within = Within(severity="error", min=0, max=120)
     age_placeholders: Numbers = Numbers(severity="warning", values=(0.0,))
     sex: Words = Words(severity="warning", values=SEXES)

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from components.params import Params
+from components.splitting.ledger import Ledger
 from components.validation.between import conflicts_suite, pairs_suite, pictures_suite
 from components.validation.checks import Outcome, off
 from components.validation.drift import drift_suites, snapshot_profile
@@ -33,12 +34,13 @@ NOTHING_EARLIER = "no earlier snapshot to compare with"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What `ingest`, `measure` and `pairs` wrote."""
+    """What `ingest`, `measure` and `pairs` wrote, and what earlier runs split."""
 
     labels: pd.DataFrame
     manifest: dict[str, Any]
     quality: pd.DataFrame
     pairs: pd.DataFrame
+    ledger: Ledger
 
 
 @dataclass
@@ -102,7 +104,7 @@ def judge_snapshot(snapshot: Snapshot, params: Params, reference: Path) -> Judge
 def _judge_rows(found: Judgement, snapshot: Snapshot, images: pd.DataFrame, params: Params) -> None:
     rules, manifest = params.validation, snapshot.manifest
     suites = [
-        labels_suite(snapshot.labels, params.diagnoses.classes, rules.labels),
+        labels_suite(snapshot.labels, params.diagnoses.classes, snapshot.ledger, rules.labels),
         images_suite(images, rules.images),
         files_suite(images, manifest["present_but_not_listed"], rules.images),
         sources_suite(snapshot.labels, manifest["seen_twice"], rules.images),

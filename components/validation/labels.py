@@ -9,6 +9,7 @@ import pandas as pd
 
 from components.splitting.config import SplitParams
 from components.splitting.groups import connect
+from components.splitting.ledger import SAVED_ANEW, Ledger
 from components.tables import LABEL_COLUMNS
 from components.validation.checks import Check, Row, Suite, text_column
 from components.validation.config import LabelRules, Numbers, Within, Words
@@ -63,7 +64,9 @@ def schema_suite(labels: pd.DataFrame) -> Suite:
     return Suite("schema", frame, key, [columns, count, *ids], images=(), rows="rows")
 
 
-def labels_suite(labels: pd.DataFrame, classes: Sequence[str], rules: LabelRules) -> Suite:
+def labels_suite(
+    labels: pd.DataFrame, classes: Sequence[str], ledger: Ledger, rules: LabelRules
+) -> Suite:
     """Build the checks on what the rows of the labels table say.
 
     Parameters
@@ -72,6 +75,8 @@ def labels_suite(labels: pd.DataFrame, classes: Sequence[str], rules: LabelRules
         One row per image (`LABEL_COLUMNS`).
     classes
         The recipe's diagnoses.
+    ledger
+        What earlier runs split.
     rules
         Severities and thresholds.
     """
@@ -84,9 +89,11 @@ def labels_suite(labels: pd.DataFrame, classes: Sequence[str], rules: LabelRules
     frame["lesion_diagnoses"] = by_lesion.transform("nunique")
     spelled = by_lesion.agg(lambda found: ", ".join(sorted(set(found))))
     frame["lesion_diagnoses_spelled"] = frame["lesion_id"].map(spelled)
+    frame["part_of_other_file"] = text_column(frame["image_id"].map(ledger.dealt_anew(labels)))
     checks = [
         _known_diagnoses(rules, classes),
         _one_diagnosis(rules),
+        _same_file(rules),
         _age(rules.age_years),
         _placeholders(rules.age_placeholders),
         _vocabulary("sex", rules.sex),
@@ -124,6 +131,21 @@ def _one_diagnosis(rules: LabelRules) -> Check:
         bound="at most 1",
         reason=reason,
         pictures=True,
+    )
+
+
+def _same_file(rules: LabelRules) -> Check:
+    return Check(
+        name="labels.same_file",
+        severity=rules.same_file.severity,
+        title="an image id that was split before has the file of then",
+        expectation="ExpectColumnValuesToBeNull",
+        arguments={"column": "part_of_other_file"},
+        fix=SAVED_ANEW,
+        reason=lambda row, _: (
+            f"another file had this id and was in {row['part_of_other_file']}; the split deals "
+            "this one as a new image"
+        ),
     )
 
 

@@ -14,7 +14,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Columns: `check` (its name in params.yaml), `expected`, `severity`, `result` (FAILED,
     quarantined, warning, passed or not compared), `found`, `bound`, `offenders` (their number and
-    the first of them).
+    the first of them), `to do` (what can be done about them).
     """
     rows = [_row(entry) for entry in summary["expectations"]]
     order = [*_FAILED.values(), "not compared", "passed"]
@@ -36,4 +36,5 @@ def _row(entry: Mapping[str, Any]) -> dict[str, Any]:
         "found": entry.get("note") or entry["observed"],
         "bound": entry.get("bound", ""),
         "offenders": f"{entry['num_offenders']}: {shown}" if offenders else "",
+        "to do": entry.get("fix", ""),
     }

@@ -15,6 +15,7 @@ from components.atomic import write_json
 from components.errors import TableError
 from components.layout import Layout
 from components.params import Params
+from components.splitting.ledger import read_ledger
 from components.stage import run_stage
 from components.tables import PAIR_COLUMNS, read_table, write_table
 from components.validation.docs import write_docs
@@ -22,8 +23,6 @@ from components.validation.judgement import Judgement, Snapshot, judge_snapshot
 from components.validation.reference import PROFILE_FILE
 from components.validation.sheets import write_sheets
 from components.validation.verdict import failure, quarantine_table, summary
-
-_HALF_DONE = "validation-half-done"
 
 
 def run(params: Params, layout: Layout) -> None:
@@ -47,7 +46,7 @@ def run(params: Params, layout: Layout) -> None:
         params.validation.max_quarantined_share,
         where=f"data/raw; the report: {failed_report.relative_to(layout.root)}/docs/index.html",
     )
-    half_done = layout.state / _HALF_DONE
+    half_done = layout.half_done_validation_report
     shutil.rmtree(half_done, ignore_errors=True)
     write_report(judgement, half_done, layout.images, success=error is None)
     if error is not None:
@@ -65,7 +64,7 @@ def run(params: Params, layout: Layout) -> None:
 
 
 def read_snapshot(layout: Layout) -> Snapshot:
-    """Read what `ingest`, `measure` and `pairs` wrote."""
+    """Read what `ingest`, `measure` and `pairs` wrote, and the split's ledger."""
     try:
         manifest = json.loads(layout.manifest.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
@@ -79,6 +78,7 @@ def read_snapshot(layout: Layout) -> Snapshot:
         manifest=manifest,
         quality=read_table(layout.quality),
         pairs=read_table(layout.pairs, PAIR_COLUMNS),
+        ledger=read_ledger(layout.split_ledger),
     )
 
 

@@ -107,5 +107,6 @@ def _entry(outcome: Outcome) -> dict[str, Any]:
         "bound": check.bound,
         "column": check.arguments.get("column"),
         "note": outcome.note or None,
+        "fix": None if outcome.success else check.fix,
     }
     return entry | {name: value for name, value in optional.items() if value is not None}

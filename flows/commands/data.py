@@ -46,6 +46,9 @@ def withdraw(
     """Take images out of the next snapshot and name every model that was trained on them."""
     from components.dataset.withdraw import withdraw as withdraw_images
     from components.dataset.withdraw import withdrawal_text
+    from flows.workspace import exclusive
 
-    found = withdraw_images(Layout.find(), image or [], lesion or [], patient or [])
+    layout = Layout.find()
+    with exclusive(layout):  # two at once would lose ids; a run at work fills the caches again
+        found = withdraw_images(layout, image or [], lesion or [], patient or [])
     print(json.dumps(found, indent=2) if as_json else withdrawal_text(found))

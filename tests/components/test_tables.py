@@ -41,3 +41,41 @@ def test_an_unreadable_table_is_one_clear_error(
         path.write_bytes(content)
     with pytest.raises(TableError):
         read_table(path)
+
+
+@pytest.mark.parametrize("separator", [",", "\t"], ids=["csv", "tsv"])
+def test_ids_are_text_and_only_an_empty_cell_is_missing(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / ("table.tsv" if separator == "\t" else "table.csv")
+    rows = [
+        ("image_id", "lesion_id", "patient_id", "dx", "age", "sex"),
+        ("0012", "01", "NA", "00", "50", "NA"),
+        ("12", "1", "", "0", "", "male"),
+        (" 7 ", "1e3", "null", "nan", "60.5", "female"),
+    ]
+    path.write_text("".join(separator.join(row) + "\n" for row in rows))
+    table = read_table(path)
+    assert table["image_id"].tolist() == ["0012", "12", "7"]
+    assert table["lesion_id"].tolist() == ["01", "1", "1e3"]
+    assert table["patient_id"].fillna("missing").tolist() == ["NA", "missing", "null"]
+    assert table["dx"].tolist() == ["00", "0", "nan"]
+    assert table["age"].fillna(-1).tolist() == [50, -1, 60.5]  # what is no id is guessed
+    assert table["sex"].isna().tolist() == [True, False, False]
+
+
+def test_ids_that_were_stored_as_numbers_are_those_of_a_text_table(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"image_id": [12, 7], "lesion_id": [3.0, None]})
+    frame["patient_id"] = pd.array([5, None], dtype="Int64")
+    frame["score"] = [1.0, 2.0]
+    write_table(frame, tmp_path / "numbers.parquet")
+    write_table(frame, tmp_path / "numbers.csv")  # it has 3.0
+    for name in ("numbers.parquet", "numbers.csv"):
+        table = read_table(tmp_path / name)
+        assert table["image_id"].tolist() == ["12", "7"]
+        assert table["lesion_id"].fillna("missing").tolist() == ["3", "missing"]
+        assert table["patient_id"].fillna("missing").tolist() == ["5", "missing"]
+        assert table["score"].tolist() == [1.0, 2.0]
+
+
+def test_an_id_column_that_is_empty_has_no_id(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("image_id,lesion_id\na,\nb,\n")
+    assert read_table(tmp_path / "a.csv")["lesion_id"].isna().all()

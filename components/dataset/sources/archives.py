@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from components.atomic import disk_full_as_error
+from components.dataset.sources.copies import UNPACKED
 from components.dataset.sources.files import Files, FolderFiles, is_noise
 from components.dataset.sources.hashes import hash_files
 from components.errors import SourceError
@@ -140,7 +141,7 @@ class ZipArchive:
     def local_path(self, name: str) -> Path:
         """Unpack a member (an archive) into the caches, once."""
         key = _content_key(self._path, self._cache, name)
-        target = self._cache / "unpacked" / f"{key}-{PurePosixPath(name).name}"
+        target = self._cache / UNPACKED / f"{key}-{PurePosixPath(name).name}"
         if not target.exists():
             with (
                 _partial(target) as partial,
@@ -182,7 +183,7 @@ class ZipArchive:
 
 def _unpack_tar(path: Path, where: str, cache: Path) -> Path:
     """Unpack the regular files of a tar into the caches, once; return the folder."""
-    target = cache / "unpacked" / _content_key(path, cache, "")
+    target = cache / UNPACKED / _content_key(path, cache, "")
     if target.is_dir():
         return target
     size = path.stat().st_size

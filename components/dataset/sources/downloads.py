@@ -13,6 +13,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from components.atomic import disk_full_as_error
+from components.dataset.sources.copies import DOWNLOADS
 from components.dataset.sources.files import digest_of
 from components.errors import SourceError
 from components.progress import Progress
@@ -43,7 +44,7 @@ class HttpFile:
     def local_path(self, name: str) -> Path:
         """Download the file, once for its fingerprint."""
         known_hash = f"sha256:{self._sha256}" if self._sha256 else None
-        folder = self._cache / "downloads" / self.fingerprint()
+        folder = self._cache / DOWNLOADS / self.fingerprint()
         return download(self.where, known_hash, folder, name)
 
     def fingerprint(self) -> str:
@@ -106,7 +107,7 @@ class DoiFiles:
         if name in self._converted:
             # The hash is that of what was uploaded, not of the server's own form of a table.
             url += "?format=original"
-        return download(url, known_hash, self._cache / "downloads" / key, PurePosixPath(name).name)
+        return download(url, known_hash, self._cache / DOWNLOADS / key, PurePosixPath(name).name)
 
     def fingerprint(self) -> str:
         """Return a hash of the names and hashes that the data set lists."""

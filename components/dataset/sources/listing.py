@@ -12,6 +12,7 @@ import pandas as pd
 
 from components.dataset.sources.files import Files
 from components.errors import SourceError
+from components.tables import without_point_zero
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -100,10 +101,7 @@ def words(column: pd.Series) -> pd.Series:
 
 def ids(column: pd.Series) -> pd.Series:
     """Return ids as text; whole numbers that were stored as 12.0 are 12."""
-    text = words(column)
-    if text.dropna().str.fullmatch(r"\d+\.0").all():
-        return text.str.removesuffix(".0")
-    return text
+    return without_point_zero(words(column))
 
 
 def diagnoses(column: pd.Series) -> pd.Series:

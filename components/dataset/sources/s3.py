@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.atomic import atomic_path
+from components.dataset.sources.copies import DOWNLOADS
 from components.dataset.sources.files import digest_of, is_noise
 from components.errors import SourceError
 
@@ -49,7 +50,7 @@ class S3Files:
         """Download an object (an archive) into the caches, once for its ETag."""
         key, etag = self._objects[name]
         version = hashlib.sha256(f"{self._bucket}/{key}/{etag}".encode()).hexdigest()
-        target = self._cache / "downloads" / version / PurePosixPath(name).name
+        target = self._cache / DOWNLOADS / version / PurePosixPath(name).name
         if not target.exists():
             print(f"downloading s3://{self._bucket}/{key}", flush=True)
             with _errors(self.where), atomic_path(target) as temporary:

@@ -13,8 +13,11 @@ import pytest
 from components.dataset.config import DiagnosesParams, SourceParams
 from components.dataset.snapshot import Base, known_diagnoses, write_snapshot
 from components.dataset.withdrawn import Withdrawn
-from components.errors import ResourceError, SourceError
-from components.tables import LABEL_COLUMNS, read_table
+from components.errors import ResourceError, SourceError, SplitError
+from components.splitting.assign import assign
+from components.splitting.config import SplitParams
+from components.splitting.ledger import Ledger, append, read_ledger
+from components.tables import LABEL_COLUMNS, PAIR_COLUMNS, QUARANTINE_COLUMNS, read_table
 
 Take = Callable[..., "Taken"]
 NOTHING: frozenset[str] = frozenset()
@@ -39,6 +42,11 @@ class Taken:
 def withdrawn(sha256: frozenset[str] = NOTHING, **ids: str) -> Withdrawn:
     columns = ("image_id", "lesion_id", "patient_id")
     return Withdrawn({c: frozenset({ids[c]} if c in ids else ()) for c in columns}, sha256)
+
+
+def official(folder: Path) -> SourceParams:
+    """Return a HAM10000-like folder as a source that is an official test set."""
+    return SourceParams(kind="ham10000", uri=str(folder), options={"part": "test"})
 
 
 @pytest.fixture
@@ -235,10 +243,53 @@ def test_given_parts_are_marked_in_the_source(take, tmp_path, jpeg, ham) -> None
     taken = take(SourceParams(kind="class_folders", uri="given"))
     assert set(taken.labels["source"]) == {"given:train", "given:test"}
     assert taken.manifest["sources"][0]["num_images"] == 2
-    official = SourceParams(
-        kind="ham10000", uri=str(ham([("A1", "L1", "nv")])), options={"part": "test"}
+    whole = official(ham([("A1", "L1", "nv")]))
+    assert list(take(whole).labels["source"]) == ["ham:test"]
+
+
+def test_a_picture_that_a_later_official_test_set_has_too_is_marked_as_test(ham, take) -> None:
+    """It is not taken twice; without the mark the split would deal it like any other."""
+    rows = [("A1", "L1", "nv"), ("A2", "L2", "mel")]
+    old, challenge = ham(rows, "old"), ham(
+        [("B1", "M1", "nv"), ("B2", "M2", "mel")], "challenge", pictures={"B1": 0, "B2": 9}
+    )  # fmt: skip
+    taken = take(old, official(challenge))
+    marked = {"A1": "old:test", "A2": "old", "B2": "challenge:test"}
+    assert taken.labels["source"].to_dict() == marked
+    assert [source["num_images"] for source in taken.manifest["sources"]] == [2, 1]
+    again = take(old, official(challenge), ham(rows, "copy"))
+    assert again.labels["source"].to_dict() == marked
+    assert take(official(challenge), old).labels["source"].to_dict() == {
+        "A2": "old", "B1": "challenge:test", "B2": "challenge:test"
+    }  # fmt: skip
+
+
+def test_an_official_test_set_that_arrives_after_it_was_trained_on_is_refused(
+    ham, take, tmp_path
+) -> None:
+    rows = [(f"A{number:02d}", f"L{number}", "nv") for number in range(10)]
+    old = ham(rows, "old")
+    challenge = ham(
+        [(f"B{number:02d}", f"M{number}", "nv") for number in range(10)],
+        "challenge",
+        pictures={f"B{number:02d}": number for number in range(10)},
     )
-    assert list(take(official).labels["source"]) == ["ham:test"]
+    pairs = pd.DataFrame(columns=list(PAIR_COLUMNS))
+    quarantine = pd.DataFrame(columns=list(QUARANTINE_COLUMNS))
+    first = take(old).labels.reset_index()
+    splits = assign(first, pairs, quarantine, Ledger.empty(), SplitParams(), seed=0)
+    num_seen = int((splits["split"] != "test").sum())
+    assert append(tmp_path / "ledger.csv", splits, first) == 10
+    both = take(old, official(challenge)).labels.reset_index()
+    with pytest.raises(SplitError, match=f"{num_seen} images of the given test set were trained"):
+        assign(
+            both,
+            pairs,
+            quarantine,
+            read_ledger(tmp_path / "ledger.csv"),
+            SplitParams(official_test=True),
+            seed=0,
+        )
 
 
 # --- diagnoses ------------------------------------------------------------------------------------
@@ -298,12 +349,12 @@ def test_the_last_snapshot_and_what_is_new_is_the_same_as_all_sources(ham, take)
         [("C1", "L1", "bkl"), ("C2", "K", "nv"), ("A3", "L3", "df")], "newer",
         pictures={"C1": 0, "C2": 9, "A3": 12},
     )  # fmt: skip
-    whole = take(old, new, newer)
+    whole = take(old, official(new), newer)
     assert len(whole.manifest["seen_twice"]) == 4
-    base = Base(take(old, new).folder, 2)
+    base = Base(take(old, official(new)).folder, 2)
     for folder in (old, new):
         (folder / "HAM10000_metadata.csv").unlink()
-    again = take(old, new, newer, base=base)
+    again = take(old, official(new), newer, base=base)
     assert again.manifest == whole.manifest
     assert again.files() == whole.files()
 

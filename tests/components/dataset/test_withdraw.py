@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,14 +55,29 @@ def retake(layout: Layout) -> list[str]:
     return ids(layout)
 
 
-def publish(layout: Layout, parts: dict[str, str]) -> str:
-    """Put a model into the registry that has used these images; return its version."""
+def publish(layout: Layout, parts: dict[str, str], inherited: dict[str, str] | None = None) -> str:
+    """Put a model into the registry that has used these images; return its version.
+
+    `inherited` are those of the model that it started from.
+    """
     labels = read_table(layout.labels).set_index("image_id")
-    table = labels.loc[list(parts)].assign(split=list(parts.values()), group_id="g").reset_index()
-    out = io.BytesIO()
-    table.to_parquet(out, index=False)
+    files: dict[str, bytes | Path] = {}
+    for name, used in (("exposure", parts), ("inherited", inherited or {})):
+        table = labels.loc[list(used)].assign(split=list(used.values()), group_id="g")
+        out = io.BytesIO()
+        table.reset_index().to_parquet(out, index=False)
+        files[f"{name}.parquet"] = out.getvalue()
     registry = open_registry(load_params(layout.params).registry, layout)
-    return registry.publish({"exposure.parquet": out.getvalue()}, content_id=str(sorted(parts)))
+    return registry.publish(files, content_id=str((sorted(parts), inherited)))
+
+
+def train_run(layout: Layout, origin: str, **splits: str) -> None:
+    """Put a training into `runs/` that started from `origin`, and the split into its place."""
+    table = {"image_id": list(splits), "split": list(splits.values())}
+    write_table(pd.DataFrame(table), layout.splits)
+    (layout.run("resnet18", 0)).mkdir(parents=True)
+    document = {"provenance": {"weights": {"origin": origin}}}
+    (layout.run("resnet18", 0) / "model.json").write_text(json.dumps(document))
 
 
 def test_a_lesion_leaves_the_next_snapshot_with_all_its_images(layout: Layout) -> None:
@@ -108,20 +124,50 @@ def test_models_and_runs_that_used_an_image_are_named_with_its_part(layout: Layo
     publish(layout, {"A3": "train", "A4": "test"})
     registry = open_registry(load_params(layout.params).registry, layout)
     registry.promote(used, None, {})
-    splits = {"image_id": ["A1", "A2", "A3"], "split": ["validation", "train", "test"]}
-    write_table(pd.DataFrame(splits), layout.splits)
-    (layout.run("resnet18", 0)).mkdir(parents=True)
-    (layout.run("resnet18", 0) / "model.json").write_text("{}")
+    train_run(layout, "imagenet", A1="validation", A2="train", A3="test")
     found = withdraw(layout, ["A1", "A2"], [], [])
     assert found["models"] == [
-        {"model": "ham10000", "version": used, "alias": "champion", "images": {"train": ["A1"]}}
-    ]
+        {
+            "model": "ham10000", "version": used, "alias": "champion",
+            "images": {"train": ["A1"]}, "inherited": {},
+        }
+    ]  # fmt: skip
     assert found["runs"] == [
-        {"run": "runs/resnet18-0", "images": {"train": ["A2"], "validation": ["A1"]}}
-    ]
+        {
+            "run": "runs/resnet18-0",
+            "images": {"train": ["A2"], "validation": ["A1"]}, "inherited": {},
+        }
+    ]  # fmt: skip
     text = withdrawal_text(found)
     assert f"ham10000 {used} champion: 1 in train" in text
     assert "runs/resnet18-0: 1 in train, 1 in validation" in text
+
+
+def test_models_that_started_from_one_that_saw_the_image_are_named_too(layout: Layout) -> None:
+    publish(layout, {"A3": "train"})
+    heir = publish(layout, {"A3": "train", "A1": "test"}, inherited={"A1": "train"})
+    (found,) = withdraw(layout, ["A1"], [], [])["models"]
+    assert (found["version"], found["images"]) == (heir, {"test": ["A1"]})
+    assert found["inherited"] == {"train": ["A1"]}
+
+
+@pytest.mark.parametrize("origin", ["registry:{number}", "registry/ham10000/versions/{version}"])
+def test_a_run_that_started_from_a_model_that_saw_the_image_is_named_too(
+    layout: Layout, origin: str
+) -> None:
+    version = publish(layout, {"A1": "validation"}, inherited={"A2": "train"})
+    origin = origin.format(number=int(version.removeprefix("v")), version=version)
+    train_run(layout, origin, A3="train")
+    found = withdraw(layout, ["A1", "A2"], [], [])
+    assert found["runs"] == [
+        {
+            "run": "runs/resnet18-0",
+            "images": {},
+            "inherited": {"train": ["A2"], "validation": ["A1"]},
+        }
+    ]
+    text = withdrawal_text(found)
+    assert "runs/resnet18-0: 1 in train, 1 in validation of a model that it started from" in text
 
 
 def test_an_image_that_only_an_old_model_knows_can_be_withdrawn(layout: Layout, ham) -> None:
@@ -145,6 +191,68 @@ def test_what_was_computed_from_the_image_leaves_the_caches(layout: Layout) -> N
     assert set(store.get(sha256)) == set(sha256.drop("A1"))
     packed = [np.load(path, mmap_mode="r") for path in layout.cache.rglob("images.npy")]
     assert packed == []
+
+
+def pack_archive(folder: Path, kind: str) -> Path:
+    """Return an archive of `folder` that has to be unpacked to be read."""
+    if kind == "tar.gz":
+        return Path(shutil.make_archive(str(folder), "gztar", folder))
+    inner = shutil.make_archive(str(folder.parent / "inner" / "images"), "zip", folder)
+    return Path(shutil.make_archive(str(folder), "zip", Path(inner).parent))
+
+
+def anywhere_in(folder: Path, data: bytes) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and data in path.read_bytes()]
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "zip in a zip"])
+def test_pictures_unpacked_from_an_archive_leave_the_caches(
+    workspace: Path, ham, jpeg, kind: str
+) -> None:
+    layout = Layout(workspace)
+    use(layout, pack_archive(ham(ROWS), kind))
+    unpacked = layout.cache / "unpacked"
+    assert any(unpacked.iterdir())
+    found = withdraw(layout, ["A1"], [], [])
+    assert found["cache_folders"] == [".lesionflow/cache/unpacked"]
+    assert not unpacked.exists()
+    assert "may have held the pictures: .lesionflow/cache/unpacked" in withdrawal_text(found)
+    assert retake(layout) == ["A2", "A3", "A4"]  # it unpacks the archive once more
+    assert not unpacked.exists()
+    assert anywhere_in(layout.state, jpeg(0)) == []
+
+
+def test_whatever_may_hold_a_picture_leaves_the_caches(layout: Layout, jpeg) -> None:
+    folders = [
+        layout.cache / "downloads",
+        layout.cache / "snapshots",
+        layout.state / "ingest",
+        layout.failed_validation_report,
+        layout.state / "validation-half-done",
+    ]
+    for folder in folders:
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "a.jpg").write_bytes(jpeg(0))
+    found = withdraw(layout, ["A1"], [], [])
+    names = [folder.relative_to(layout.root).as_posix() for folder in folders]
+    assert sorted(found["cache_folders"]) == sorted(names)
+    assert anywhere_in(layout.state, jpeg(0)) == []
+
+
+def test_a_folder_that_cannot_be_removed_is_named(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (layout.cache / "downloads").mkdir(parents=True)
+
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr("components.dataset.sources.copies.shutil.rmtree", refuse)
+    found = withdraw(layout, ["A1"], [], [])
+    assert found["cache_folders"] == []
+    assert found["remains"]["cache_folders"] == {".lesionflow/cache/downloads": "Permission denied"}
+    remains = withdrawal_text(found).split("They remain in:")[1]
+    assert ".lesionflow/cache/downloads, which could not be removed (Permission denied)" in remains
 
 
 def test_one_name_of_a_joined_lesion_withdraws_it_under_both(layout: Layout, ham, tmp_path) -> None:
@@ -183,21 +291,63 @@ def test_a_damaged_list_is_refused(layout: Layout) -> None:
         ingest.run(load_params(layout.params), layout)
 
 
-def test_snapshots_that_dvc_still_holds_are_named_with_their_commits(layout: Layout) -> None:
-    def run(*command: str) -> None:
-        subprocess.run(command, cwd=layout.root, check=True, capture_output=True)
+def shell(layout: Layout, *command: str) -> str:
+    done = subprocess.run(command, cwd=layout.root, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
-    run(sys.executable, "-m", "dvc", "commit", "--force", "ingest")
-    run(sys.executable, "-m", "dvc", "remote", "add", "-d", "store", "s3://bucket/dvc")
-    run("git", "add", "-A")
-    run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "one")
+
+def commit(layout: Layout, remote: str) -> str:
+    """Commit the snapshot; return the commit's abbreviation."""
+    shell(layout, "dvc", "commit", "--force", "ingest")
+    if remote:
+        shell(layout, "dvc", "remote", "add", "--force", "-d", "store", remote)
+    shell(layout, "git", "add", "-A")
+    shell(
+        layout, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "1"
+    )
+    return shell(layout, "git", "log", "-1", "--format=%h")
+
+
+def test_snapshots_that_dvc_still_holds_are_named_with_their_commits(layout: Layout) -> None:
+    commit(layout, "s3://bucket/dvc")
     found = withdraw(layout, ["A1"], [], [])
     remains = found["remains"]
     assert [entry["images"] for entry in remains["snapshots"]] == [["A1"]]
     assert len(remains["snapshots"][0]["commits"]) == 1
+    assert remains["snapshots_not_looked_into"] == []
     assert remains["remotes"] == ["store s3://bucket/dvc"]
     assert json.loads(json.dumps(found)) == found
     text = withdrawal_text(found)
     assert remains["snapshots"][0]["commits"][0] in text
     assert "dvc gc --workspace --cloud" in text
     assert withdraw(layout, [], ["L3"], [])["remains"]["snapshots"][0]["images"] == ["A4"]
+
+
+def test_snapshots_that_only_the_remote_has_are_named_until_they_are_fetched(
+    layout: Layout, ham, tmp_path
+) -> None:
+    first = commit(layout, str(tmp_path / "remote"))
+    shell(layout, "dvc", "push", "ingest")
+    use(layout, ham(ROWS[1:], "fewer"))
+    second = commit(layout, "")
+    shutil.rmtree(layout.root / ".dvc" / "cache")
+    shell(layout, "dvc", "commit", "--force", "ingest")  # a clone has pulled the last one only
+    found = withdraw(layout, ["A4"], [], [])
+    remains = found["remains"]
+    assert [entry["commits"] for entry in remains["snapshots"]] == [[second]]
+    assert [entry["commits"] for entry in remains["snapshots_not_looked_into"]] == [[first]]
+    text = withdrawal_text(found)
+    assert "perhaps 1 snapshots that were not looked into" in text
+    assert f"(commits: {first})" in text
+    assert "`dvc fetch --all-commits ingest`" in text
+    shell(layout, "dvc", "fetch", "--all-commits", "ingest")
+    remains = withdraw(layout, ["A4"], [], [])["remains"]
+    assert sorted(entry["commits"] for entry in remains["snapshots"]) == sorted([[first], [second]])
+    assert remains["snapshots_not_looked_into"] == []
+
+
+def test_without_a_remote_a_snapshot_that_is_not_here_has_to_be_looked_for(layout: Layout) -> None:
+    commit(layout, "")
+    shutil.rmtree(layout.root / ".dvc" / "cache")
+    text = withdrawal_text(withdraw(layout, ["A4"], [], []))
+    assert "no remote is configured: run the same command in the clone that made them" in text

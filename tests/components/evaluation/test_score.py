@@ -15,6 +15,7 @@ from sklearn import metrics as sk
 from components.errors import TableError
 from components.evaluation.metrics import HEADLINE
 from components.evaluation.score import melanoma_sensitivity, score_table, score_text
+from components.tables import read_table
 
 MakeTable = Callable[..., pd.DataFrame]
 
@@ -166,6 +167,18 @@ def test_columns_may_have_the_names_of_ham10000(make_table: MakeTable) -> None:
     assert document["bootstrap"]["unit"] == "group_id"
     both = theirs.assign(age_approx=1.0)  # the first name counts
     assert score_table(both, resamples=100) == document
+
+
+def test_lesions_of_a_csv_are_names_and_not_numbers(tmp_path: Path) -> None:
+    """01 and 1 are two lesions, and the images of NA are one."""
+    lesions = ["01", "1", "NA", "NA", "", ""]
+    rows = [f"{n:04d},{lesion},{n % 2:02d},0.6,0.4" for n, lesion in enumerate(lesions)]
+    path = tmp_path / "predictions.csv"
+    path.write_text("\n".join(["image_id,lesion,diagnosis,p_00,p_01", *rows, ""]))
+    document = score_table(read_table(path), resamples=10)
+    assert document["classes"] == ["00", "01"]
+    assert document["num_groups"] == 5
+    assert document["accuracy"] == 0.5
 
 
 def test_a_table_with_real_lesions_and_ages_is_scored_as_scikit_learn_does(

@@ -329,6 +329,21 @@ def test_what_one_copy_of_a_file_belongs_to_counts_for_all(
     assert splits["split"].fillna("left out").tolist() == [*["left out", "test"], *["left out"] * 2]
 
 
+@COMMON
+@given(snapshots(), st.data())
+def test_recording_a_split_changes_nothing_of_what_is_said_of_changed_files(snapshot, data) -> None:
+    saved_anew = data.draw(st.sets(st.sampled_from(snapshot.labels["image_id"].tolist())))
+    labels = snapshot.labels.copy()
+    chosen = labels["image_id"].isin(saved_anew) & labels["sha256"].notna()
+    labels.loc[chosen, "sha256"] = "saved anew: " + labels.loc[chosen, "sha256"]
+    second = replace(snapshot, labels=labels)
+    ledger = recorded((snapshot, snapshot.split()))
+    found = ledger.dealt_anew(labels)
+    assert set(found) <= set(labels["image_id"][chosen])
+    after = recorded((snapshot, snapshot.split()), (second, second.split(ledger)))
+    assert after.dealt_anew(labels) == found
+
+
 def test_a_given_test_set_that_was_trained_on_is_refused(
     labels_of, pairs_of, quarantine_of
 ) -> None:

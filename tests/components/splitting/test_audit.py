@@ -13,6 +13,7 @@ import pytest
 from components.errors import TableError
 from components.splitting.audit import audit, audit_text
 from components.splitting.summary import image_level_leak
+from components.tables import read_table, write_table
 
 
 def _labels(**lesion: str | None) -> pd.DataFrame:
@@ -70,9 +71,10 @@ def test_what_could_not_be_audited_is_said() -> None:
     result = audit(_splits(a="train", ghost="test"), _labels(a="L", b="L"))
     assert result["unknown_images"] == ["ghost"]
     assert result["missing_images"] == ["b"]
-    assert "1 images of the split are not in the labels and were NOT audited: ghost" in (
-        audit_text(result)
-    )
+    said = audit_text(result)
+    assert "1 images of the split are not in the labels and were NOT audited: ghost" in said
+    assert "no leak among 1 audited images; 1 could not be audited" in said
+    assert "every lesion" not in said
 
 
 @pytest.mark.parametrize("column", ["diagnosis", "dx"])
@@ -87,6 +89,32 @@ def test_numeric_ids_of_two_files_are_the_same_ids() -> None:
     labels = pd.DataFrame({"image_id": ["1", "2"], "lesion_id": [7.0, 7.0]})
     result = audit(pd.DataFrame({"image_id": [1, 2], "split": ["train", "test"]}), labels)
     assert result["leaking_lesions"] == ["7"]
+
+
+def _read(folder: Path, name: str, *rows: str) -> pd.DataFrame:
+    (folder / name).write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return read_table(folder / name)
+
+
+def test_lesions_that_differ_in_zeros_only_are_two_and_one_called_na_is_one(tmp_path: Path) -> None:
+    labels = _read(
+        tmp_path, "labels.csv", "image_id,lesion_id", "001,01", "1,1", "2,NA", "3,NA", "4,", "5,"
+    )
+    clean = _read(
+        tmp_path, "clean.csv", "image_id,split", "001,train", "1,test", "4,train", "5,test"
+    )
+    assert audit(clean, labels)["leaking_lesions"] == []
+    leaking = _read(tmp_path, "leaking.csv", "image_id,split", "2,train", "3,test")
+    assert audit(leaking, labels)["leaking_lesions"] == ["NA"]
+
+
+def test_ids_of_a_parquet_file_are_those_of_a_csv(tmp_path: Path) -> None:
+    numbers = pd.DataFrame({"image_id": [1, 2, 3], "lesion_id": [7.0, 7.0, None]})
+    write_table(numbers, tmp_path / "labels.parquet")
+    splits = _read(tmp_path, "splits.csv", "image_id,split", "1,train", "2,test", "3,test")
+    result = audit(splits, read_table(tmp_path / "labels.parquet"))
+    assert result["leaking_lesions"] == ["7"]
+    assert result["unknown_images"] == []
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,48 @@ def test_bytes_come_before_declared_ids_and_names_count_only_without_bytes(label
     assert names["strongest"].tolist() == ["train", "test", "validation", "new", "train"]
 
 
+def test_files_that_changed_under_their_id_are_named_with_the_part_of_then(labels_of) -> None:
+    rows = [
+        ("a", "old a", None, None, "train"),
+        ("with lesion", "old l", None, "L", "test"),
+        ("with patient", "old p", "P", None, "test"),
+        ("same", "bytes of same", None, None, "test"),
+        ("renamed", "bytes of it", None, None, "train"),
+        ("absent once", None, None, None, "test"),
+        ("absent once", "old o", None, None, "test"),
+        ("other lesion", "old x", None, "X", "validation"),
+    ]
+    ledger = Ledger(pd.DataFrame(rows, columns=list(LEDGER_COLUMNS)))
+    labels = labels_of(
+        {"image_id": "a"},
+        {"image_id": "with lesion", "lesion_id": "L"},
+        {"image_id": "with patient", "patient_id": "P"},
+        {"image_id": "same"},
+        {"image_id": "renamed"},
+        {"image_id": "absent once"},
+        {"image_id": "other lesion", "lesion_id": "Y"},
+        {"image_id": "new"},
+    )
+    assert ledger.dealt_anew(labels) == {
+        "a": "train",
+        "other lesion": "validation",
+        "renamed": "train",
+    }
+    renumbered = labels_of({"image_id": "a", "sha256": "bytes of it"})
+    assert ledger.dealt_anew(renumbered) == {}
+    assert Ledger.empty().dealt_anew(labels) == {}
+
+
+def test_a_file_that_came_back_is_the_one_of_then(tmp_path: Path, labels_of) -> None:
+    path = tmp_path / "ledger.csv"
+    old, new = labels_of({"image_id": "a", "sha256": "1"}), labels_of({"image_id": "a"})
+    append(path, _splits(a="train"), old)
+    assert read_ledger(path).dealt_anew(new) == {"a": "train"}
+    append(path, _splits(a="test"), new)
+    assert read_ledger(path).dealt_anew(new) == {"a": "train"}  # recording it changes nothing
+    assert read_ledger(path).dealt_anew(old) == {}
+
+
 def test_an_image_cannot_change_its_part(tmp_path: Path, labels_of) -> None:
     path = tmp_path / "ledger.csv"
     labels = labels_of({"image_id": "a"})

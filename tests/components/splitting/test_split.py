@@ -52,6 +52,33 @@ def test_the_stage_writes_the_same_bytes_before_and_after_the_ledger_grew(layout
     assert layout.splits.read_bytes() == written
 
 
+def test_pictures_that_were_saved_anew_are_counted_with_what_to_do(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Class folders: no lesion ids, so that other bytes under an old name are a new image."""
+    labels = pd.read_parquet(layout.labels).assign(lesion_id=None, patient_id=None)
+    write_table(labels.astype({"lesion_id": "str", "patient_id": "str"}), layout.labels)
+    params = load_params(layout.params)
+    run(params, layout)
+    append(layout.split_ledger, pd.read_parquet(layout.splits), labels)
+    run(params, layout)
+    assert "warning" not in capsys.readouterr().out
+    before = pd.read_parquet(layout.splits).set_index("image_id")["split"]
+    labels["sha256"] = "quality 80: " + labels["sha256"]
+    write_table(labels.astype({"lesion_id": "str", "patient_id": "str"}), layout.labels)
+    params = params.model_copy(update={"seed": 1})
+    run(params, layout)
+    after = pd.read_parquet(layout.splits).set_index("image_id")["split"]
+    placed = before.notna() & after.notna()
+    num_moved = int((before[placed] != after[placed]).sum())
+    assert num_moved > 10
+    said = capsys.readouterr().out
+    assert f"{len(labels) - 1} images have other bytes than under the same id before" in said
+    assert f"{num_moved} of them are in another part now" in said
+    assert "To do: if it is the same picture saved anew" in said
+    assert "data/split_ledger.csv" in said
+
+
 def test_the_summary_counts_groups_and_images(layout: Layout) -> None:
     run(load_params(layout.params), layout)
     labels = pd.read_parquet(layout.labels)

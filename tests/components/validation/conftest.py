@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from components.params import Params, load_params
+from components.splitting.ledger import LEDGER_COLUMNS, Ledger
 from components.tables import LABEL_COLUMNS, PAIR_COLUMNS
 from components.validation.config import ValidationParams
 from components.validation.judgement import Judgement, Snapshot, judge_snapshot
@@ -28,6 +29,7 @@ class Tables:
     quality: pd.DataFrame
     pairs: pd.DataFrame
     manifest: dict[str, Any] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger.empty)
 
     def set(self, table: str, image_id: str, **values: Any) -> None:
         """Change single values of one image."""
@@ -45,6 +47,11 @@ class Tables:
         """Take the image's file away."""
         self.set("labels", image_id, sha256=None)
         self._without_measures(image_id, file_name=None, sha256=None, problem="file is absent")
+
+    def split_before(self, image_id: str, sha256: str, part: str) -> None:
+        """Have an earlier run split another file under this id."""
+        line = pd.DataFrame([(image_id, sha256, None, None, part)], columns=list(LEDGER_COLUMNS))
+        self.ledger = Ledger(pd.concat([self.ledger.rows, line], ignore_index=True))
 
     def undecodable(self, image_id: str, problem: str) -> None:
         """Make the image's file one that cannot be decoded."""
@@ -148,7 +155,9 @@ def judge_tables(base_params: Params, no_reference: Path) -> JudgeTables:
         changed = {"max_quarantined_share": 0.2} | (rules or {})
         validation = ValidationParams.model_validate_json(json.dumps(changed))
         params = base_params.model_copy(update={"validation": validation} | more)
-        snapshot = Snapshot(tables.labels, tables.manifest, tables.quality, tables.pairs)
+        snapshot = Snapshot(
+            tables.labels, tables.manifest, tables.quality, tables.pairs, tables.ledger
+        )
         return judge_snapshot(snapshot, params, no_reference)
 
     return judge

@@ -125,6 +125,13 @@ CASES = [
     ),
     Case("labels.sex", "warning", lambda t: t.set("labels", A, sex="F"), (A,), "sex F"),
     Case("labels.site", "warning", lambda t: t.set("labels", A, site="Back"), (A,), "site Back"),
+    Case(
+        "labels.same_file",
+        "warning",
+        lambda t: t.split_before(A, "other bytes", "test"),
+        (A,),
+        "another file had this id and was in test; the split deals this one as a new image",
+    ),
     Case("labels.missing.lesion_id", "warning", _all("labels", "lesion_id", None), EVERYBODY),
     Case("labels.missing.age_years", "warning", _all("labels", "age_years", np.nan), EVERYBODY),
     Case("labels.missing.sex", "warning", _all("labels", "sex", None), EVERYBODY),
@@ -260,6 +267,7 @@ def test_the_severity_in_the_params_decides(severity: str, tables: Any, judge_ta
 def test_every_severity_can_be_turned_off(tables: Any, judge_tables: Any) -> None:
     _conflict(tables)
     tables.set("labels", A, sex="F")
+    tables.split_before(A, "other bytes", "test")
     silent = {"severity": "off"}
     sections = {
         "labels": ["one_diagnosis_per_lesion", "age_years", "age_placeholders", "sex", "site"],
@@ -274,7 +282,7 @@ def test_every_severity_can_be_turned_off(tables: Any, judge_tables: Any) -> Non
         ],
         "between": ["same_picture", "same_spot", "label_conflicts", "near_duplicates"],
     }
-    sections["labels"] += ["missing", "enough_groups", "class_balance"]
+    sections["labels"] += ["same_file", "missing", "enough_groups", "class_balance"]
     sections["images"] += [
         "brightness",
         "sharpness",

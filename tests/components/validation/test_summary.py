@@ -26,6 +26,8 @@ def test_what_was_found_comes_first_and_names_offenders(tables: Any, judge_table
     assert present["check"] == "images.present"
     assert present["found"] == "23 of 24"
     assert present["offenders"] == "1: IMG_00"
+    assert "put the missing files into the source" in present["to do"]
+    assert {row["to do"] for row in rows[4:]} == {""}
     assert sex["found"] == "F: 24"
     assert sex["offenders"] == "24: IMG_00, IMG_01, IMG_02, IMG_03, IMG_04, …"
 

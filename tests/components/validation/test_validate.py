@@ -19,6 +19,7 @@ from components.dataset.measures import Measures, measure_bytes
 from components.errors import CheckFailedError, TableError
 from components.layout import Layout
 from components.params import Params
+from components.splitting.ledger import append
 from components.stage import read_stage_error
 from components.tables import QUARANTINE_COLUMNS, read_table, write_table
 from components.validation.reference import remember_profile
@@ -146,6 +147,22 @@ def test_remembering_the_snapshot_changes_no_byte_of_its_report(
     run(params, layout)
     assert _contents(layout.validation_report) == before
     assert not remember_profile(layout)
+
+
+def test_recording_the_split_changes_no_byte_of_the_report(layout: Layout, params: Params) -> None:
+    labels = read_table(layout.labels)
+    old = labels[labels["image_id"] == "IMG_02"].assign(sha256="other bytes", lesion_id=None)
+    append(layout.split_ledger, old.assign(split="test")[["image_id", "split"]], old)
+    run(params, layout)
+    before = _contents(layout.validation_report)
+    document = json.loads(before["summary.json"])
+    (found,) = [one for one in document["expectations"] if one["expectation"] == "labels.same_file"]
+    assert (found["severity"], found["offenders"]) == ("warning", ["IMG_02"])
+    assert "another registry.model_name" in found["fix"]
+    assert "To do: if it is the same picture saved anew" in before["docs/index.html"].decode()
+    assert append(layout.split_ledger, labels.assign(split="train")[["image_id", "split"]], labels)
+    run(params, layout)
+    assert _contents(layout.validation_report) == before
 
 
 def test_a_failed_check_keeps_the_last_good_report_and_leaves_its_own_beside(

@@ -1,0 +1,90 @@
+"""What the caches of a workspace hold of withdrawn images, and its removal."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from components.dataset.content_cache import ContentCache
+from components.dataset.sources.copies import folders_of_copies, remove_folders
+from components.dataset.sources.hashes import HASH_CACHE
+from components.layout import Layout
+from components.tables import read_table
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was removed, and what could not be.
+
+    Attributes
+    ----------
+    num_entries
+        Measurements, keypoints and sets of packed images that went.
+    folders
+        Folders that went as a whole because they may have held a picture; from the workspace.
+    left
+        Such folders that could not be removed -> why.
+    """
+
+    num_entries: int
+    folders: list[str]
+    left: dict[str, str]
+
+
+def forget(layout: Layout, images: set[str], hashes: set[str]) -> Forgotten:
+    """Remove from the caches what was made of images, by their ids or their files' sha256.
+
+    Folders that may hold a picture go as a whole: nobody knows what is in an archive that was
+    downloaded, and all of it can be made again.
+    """
+    num_entries = _forget_entries(layout.cache, hashes) + _forget_packed(
+        layout.cache, images, hashes
+    )
+    gone, left = remove_folders(_may_hold_pictures(layout))
+    return Forgotten(
+        num_entries,
+        [_name(folder, layout) for folder in gone],
+        {_name(folder, layout): why for folder, why in left.items()},
+    )
+
+
+def _may_hold_pictures(layout: Layout) -> list[Path]:
+    """Return copies of sources, what a killed `ingest` left, and contact sheets."""
+    return [
+        *folders_of_copies(layout.cache),
+        layout.recalled_snapshots,
+        layout.half_done_snapshot,
+        layout.failed_validation_report,
+        layout.half_done_validation_report,
+    ]
+
+
+def _forget_entries(cache: Path, hashes: set[str]) -> int:
+    return sum(
+        ContentCache(path, version="").forget(sorted(hashes))
+        for path in sorted(cache.rglob("*.sqlite"))
+        if hashes and path.name != HASH_CACHE
+    )
+
+
+def _forget_packed(cache: Path, images: set[str], hashes: set[str]) -> int:
+    """Remove the sets of packed images that hold one of them, and return how many went."""
+    found = list(_packed_with(cache, images, hashes))
+    for folder in found:
+        shutil.rmtree(folder)
+    return len(found)
+
+
+def _packed_with(cache: Path, images: set[str], hashes: set[str]) -> Iterator[Path]:
+    for path in sorted(cache.rglob("index.parquet")):
+        index: pd.DataFrame = read_table(path, ("image_id", "sha256"))
+        if (index["image_id"].isin(images) | index["sha256"].isin(hashes)).any():
+            yield path.parent
+
+
+def _name(folder: Path, layout: Layout) -> str:
+    return folder.relative_to(layout.root).as_posix()
