@@ -18,7 +18,7 @@ from .runs import Run, half_written, results
 
 StartRun = Callable[..., Run]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.drill]
 
 
 class SmallDisk:
@@ -110,7 +110,6 @@ def test_registry(
     assert results(disk.seen(done)) == expected
 
 
-@pytest.mark.drill
 def test_data(
     fresh: Path,
     undisturbed: Path,
@@ -128,7 +127,6 @@ def test_data(
     assert results(disk.seen(fresh)) == expected
 
 
-@pytest.mark.drill
 @pytest.mark.parametrize(
     ("megabytes", "words"),
     [

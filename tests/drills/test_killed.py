@@ -30,6 +30,7 @@ def test_everything_killed_while_training_then_the_same_command(
     assert again.leaves_no_process()
 
 
+@pytest.mark.drill
 def test_interrupted_once_ends_in_order(
     untrained: Path, expected: dict[str, str], start: StartRun
 ) -> None:

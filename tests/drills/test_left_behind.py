@@ -16,7 +16,7 @@ from .runs import Run, results
 
 StartRun = Callable[..., Run]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.drill]
 
 
 @pytest.fixture
@@ -78,7 +78,6 @@ def test_locks_and_halves_put_nothing_out_of_date(
     assert again.wait() == 0, again.said
 
 
-@pytest.mark.drill
 def test_a_training_starts_over_locks_halves_and_a_dead_cluster(
     untrained: Path, expected: dict[str, str], start: StartRun, dead_cluster: dict[str, str]
 ) -> None:
