@@ -68,11 +68,20 @@ def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _read_text(path: Path, separator: str) -> pd.DataFrame:
-    # A converter keeps pandas from guessing what a cell means.
-    frame = pd.read_csv(path, sep=separator, converters=dict.fromkeys(TEXT_COLUMNS, str.strip))
-    for column in TEXT_COLUMNS.intersection(frame.columns):
-        cells = frame[column].astype(object)
-        frame[column] = without_point_zero(cells.where(cells != "", None).astype("str"))
+    # Without index_col a row that is too long would shift all columns.
+    frame = pd.read_csv(path, sep=separator, index_col=False)
+    columns = TEXT_COLUMNS.intersection(frame.columns)
+    cells = pd.read_csv(
+        path,
+        sep=separator,
+        index_col=False,
+        usecols=sorted(columns),
+        dtype="str",
+        keep_default_na=False,
+    )
+    for column in columns:
+        names = cells[column].str.strip()
+        frame[column] = without_point_zero(names.mask(names == ""))
     return frame
 
 
