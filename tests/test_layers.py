@@ -20,6 +20,7 @@ PLUMBING = {
     "components/dataset/workers.py",
     "components/atomic.py",
     "components/errors.py",
+    "components/last_good.py",
     "components/layout.py",
     "components/left_behind.py",
     "components/params.py",
