@@ -110,7 +110,7 @@ class Layout:
 
     @property
     def failed_validation_report(self) -> Path:
-        """The report of a validation that stopped the run: DVC keeps no output of that."""
+        """The report of a validation that stopped the run; the last good one stays in its place."""
         return self.state / "validation-failed"
 
     @property

@@ -2,7 +2,7 @@
 
 A stage module ends in ``run_stage("split", run)``. DVC turns every exit code of a stage into 255
 and loses the message, so a failing stage leaves an error file that the Prefect task and the
-command line read.
+command line read. DVC has also removed what the stage wrote last: that is put back.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from components.atomic import disk_full_as_error, write_json
 from components.errors import LesionflowError
+from components.last_good import put_back_own
 from components.layout import Layout
 from components.params import Params, load_params, read_yaml
 
@@ -51,12 +52,14 @@ def run_stage(stage: str, work: Callable[[Params, Layout], None], item: str = ""
     except LesionflowError as error:
         _leave(error_file, type(error).__name__, str(error), error.exit_code)
         print(f"{name} failed: {error}", file=sys.stderr, flush=True)
+        put_back_own(layout.root, name)
         sys.exit(error.exit_code)
     except Exception as error:
         traceback.print_exc()
         # The first line is what lists of runs and notifications show.
         message = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
         _leave(error_file, type(error).__name__, message, BUG_EXIT_CODE)
+        put_back_own(layout.root, name)
         sys.exit(BUG_EXIT_CODE)
 
 

@@ -24,9 +24,11 @@ from components.layout import Layout
 from components.progress import Progress
 from components.stage import BUG_EXIT_CODE, FLOW_PID, read_stage_error
 from tasks.artifacts import ProgressArtifact, publish, publish_failure
+from tasks.dvc_command import dvc_command
 from tasks.graph import Stage
 from tasks.journal import note
 
+_DVC_FAILED = "ERROR: failed to reproduce"  # the message of the stage, or of ours, says more
 _running: set[subprocess.Popen[str]] = set()
 _running_lock = threading.Lock()
 
@@ -89,10 +91,12 @@ def run_stage(
                 logger.info("%s: %d/%d %s%s", seen.what, seen.done, seen.total, seen.unit, detail)
             elif line:
                 tail.append(line)
-                logger.info("%s", line)
+                if not line.startswith(_DVC_FAILED):
+                    logger.info("%s", line)
         code = process.wait()
     ended = {"stage": stage.name, "seconds": round(time.monotonic() - started, 3)}
     if code != 0:
+        _put_back(stage, layout, code)
         error = _stage_error(stage, layout, list(tail), code, {**os.environ, **environment})
         note(layout, "stage_failed", **ended, message=error.what.partition("\n")[0])
         if error.code == CheckFailedError.exit_code:
@@ -111,6 +115,25 @@ def _why(stage: Stage) -> str:
         return "stands below a change"
     more = f" and {len(stage.changes) - 3} more" if len(stage.changes) > 3 else ""
     return "; ".join(stage.changes[:3]) + more
+
+
+def _put_back(stage: Stage, layout: Layout, code: int) -> None:
+    """Put back what the stage wrote last, where its own process did not live to do so.
+
+    Not where DVC itself was ended: the run was cancelled, and nobody waits for files.
+    """
+    if code < 0 or read_stage_error(layout.stage_error(stage.name)) is not None:
+        return
+    command = [sys.executable, "-m", "components.last_good", stage.name]
+    done = subprocess.run(
+        command, cwd=layout.root, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode:
+        get_run_logger().warning(
+            "what %s last wrote cannot be put back; `dvc checkout --force %s` tries it again",
+            stage.name,
+            stage.name,
+        )
 
 
 def _stage_error(
@@ -146,9 +169,8 @@ def _subprocess(
         "DVC_NO_ANALYTICS": "1",
         FLOW_PID: str(os.getpid()),
     }
-    command = [str(python), "-m", "dvc", "--wait-for-lock", "repro", "-q", "--single-item", stage]
     process = subprocess.Popen(
-        command,
+        dvc_command("--wait-for-lock", "repro", "-q", "--single-item", stage),
         cwd=workspace,
         env={**os.environ, **own, **environment},
         stdin=subprocess.DEVNULL,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from prefect.tasks import Task, exponential_backoff
 from components import repository
 from components.errors import ParamsError, SourceError
 from components.repository import TransferError
+from tasks.dvc_command import dvc_command
 
 
 def _may_help(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
@@ -123,7 +123,7 @@ def _of(remote: str | None) -> list[str]:
 
 def _dvc(workspace: Path, *arguments: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments],
+        dvc_command(*arguments),
         cwd=workspace,
         env={**os.environ, "DVC_NO_ANALYTICS": "1"},
         stdin=subprocess.DEVNULL,

@@ -21,6 +21,7 @@ PLUMBING = {
     "components/atomic.py",
     "components/errors.py",
     "components/job_server.py",
+    "components/last_good.py",
     "components/layout.py",
     "components/left_behind.py",
     "components/params.py",

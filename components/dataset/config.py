@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from components.dataset.sources.config import OPTIONS
 from components.settings import Settings
@@ -45,6 +46,55 @@ class DiagnosesParams(Settings):
     names: dict[str, str | None] = Field(default_factory=dict)
     """Spelling in a source -> class, where a source uses other names; null: these images are left
     out. The empty spelling stands for no diagnosis."""
+
+    @field_validator("classes")
+    @classmethod
+    def _classes_are_distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        """Capital letters do not tell classes apart: sources are read without regard to them."""
+        if not all(name.strip() for name in classes):
+            raise ValueError("give every class a name")
+        twice = _twice(classes)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is there twice; name every class once (Mel is mel)")
+        return classes
+
+    @field_validator("malignant")
+    @classmethod
+    def _malignant_ones_are_classes(
+        cls, malignant: tuple[str, ...], info: ValidationInfo
+    ) -> tuple[str, ...]:
+        _check_classes(malignant, info)
+        twice = _twice(malignant)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is there twice; name every class once")
+        return malignant
+
+    @field_validator("names")
+    @classmethod
+    def _names_lead_to_classes(
+        cls, names: dict[str, str | None], info: ValidationInfo
+    ) -> dict[str, str | None]:
+        _check_classes([name for name in names.values() if name is not None], info, or_null=True)
+        return names
+
+
+def _twice(names: Sequence[str]) -> str | None:
+    """Return the first name that was there before, in small or capital letters."""
+    seen: set[str] = set()
+    for name in names:
+        if name.lower() in seen:
+            return name
+        seen.add(name.lower())
+    return None
+
+
+def _check_classes(names: Sequence[str], info: ValidationInfo, *, or_null: bool = False) -> None:
+    """Raise ValueError unless `names` are classes; wrong classes have their own message."""
+    classes: tuple[str, ...] | None = info.data.get("classes")
+    unknown = [name for name in names if classes is not None and name not in classes]
+    if classes is not None and unknown:
+        allowed = ", ".join(classes) + (", or null to leave images out" if or_null else "")
+        raise ValueError(f"{unknown[0]!r} is none of the classes; choose of {allowed}")
 
 
 class PairsParams(Settings):

@@ -26,7 +26,9 @@ _REMARKS = {
 
 
 def run(params: Params, layout: Layout) -> None:
-    """Write `data/raw/`; what lies there stays until the new snapshot is complete.
+    """Write `data/raw/`, whole or not at all.
+
+    DVC removes the last snapshot before this runs; when it fails, `run_stage` puts that back.
 
     Raises
     ------

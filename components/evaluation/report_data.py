@@ -10,13 +10,17 @@ from typing import Any
 
 import pandas as pd
 
-from components.evaluation.report_pictures import joined_pairs, quarantined_images
+from components.evaluation.report_pictures import (
+    joined_pairs,
+    quarantined_images,
+    surest_first,
+)
 from components.evaluation.uses import id_of_test_set, read_test_uses
 from components.layout import Layout
 from components.params import Params
-from components.splitting.groups import joined_only_by_pairs
+from components.splitting.groups import clean_ids, joined_only_by_pairs
 from components.splitting.summary import image_level_leak, split_summary
-from components.tables import read_table
+from components.tables import PAIR_COLUMNS, read_table
 
 Document = dict[str, Any]
 _PROVENANCE = {"weights": "started from", "training": "training recipe"}
@@ -40,10 +44,29 @@ def data_section(layout: Layout, seed: int) -> Document:
         "num_joined": len(joined),
         "evidence": pairs["evidence"].value_counts().sort_index().to_dict(),
         "joined": joined_pairs(joined, files),
+        "joined_rows": joined_rows(joined, labels),
         "left_out": _left_out(splits),
         "quarantined": quarantined_images(quarantine, files),
         "checks": _checks(layout),
     }
+
+
+def joined_rows(joined: pd.DataFrame, labels: pd.DataFrame) -> list[Document]:
+    """Return every pair that joined what no declared id holds together, and why; surest first."""
+    lesions = dict(zip(labels["image_id"], clean_ids(labels["lesion_id"]), strict=True))
+    ordered = surest_first(joined)
+    return [
+        {
+            "ids": (str(first), str(second)),
+            "lesions": tuple(lesions[name] or "no lesion id" for name in (first, second)),
+            "evidence": str(evidence),
+            "inliers": int(inliers),
+            "similarity": float(similarity),
+        }
+        for first, second, evidence, similarity, inliers in zip(
+            *(ordered[name] for name in PAIR_COLUMNS), strict=True
+        )
+    ]
 
 
 def num_test_uses(layout: Layout) -> int:

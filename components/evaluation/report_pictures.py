@@ -151,6 +151,15 @@ def overlay(pixels: Pixels, heat: npt.NDArray[np.float32]) -> Pixels:
     return np.round(pixels * (1 - strength) + colour * strength).astype(np.uint8)
 
 
+def surest_first(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return pairs with equal bytes or pixels first, then by matching points and likeness."""
+    ordered = pairs.assign(same_spot=pairs["evidence"] == "same spot").sort_values(
+        ["same_spot", "inliers", "similarity", "image_id_a", "image_id_b"],
+        ascending=[True, False, False, True, True],
+    )
+    return ordered.drop(columns="same_spot")
+
+
 def joined_pairs(
     joined: pd.DataFrame, files: dict[str, Path], most: int = 6
 ) -> list[dict[str, Any]]:
@@ -158,10 +167,7 @@ def joined_pairs(
 
     Spread evenly from the surest to the least sure, so that the doubtful ones are seen too.
     """
-    ordered = joined.sort_values(
-        ["inliers", "similarity", "image_id_a", "image_id_b"],
-        ascending=[False, False, True, True],
-    )
+    ordered = surest_first(joined)
     places = np.unique(np.linspace(0, len(ordered) - 1, min(most, len(ordered))).astype(int))
     return [
         {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from pydantic import ValidationError
+
 from components.errors import LesionflowError, ResourceError, TrainingError
 from components.training.job import Job
 
@@ -22,6 +24,17 @@ def explained(job: Job, error: BaseException) -> LesionflowError | None:
             fix=f"lower batch_size (now {job.params.batch_size}) or image_size (now "
             f"{job.params.image_size}) below backbones.{job.backbone} in params.yaml, or train "
             "fewer backbones at once",
+        )
+    if isinstance(error, ValidationError):
+        refused = "; ".join(
+            ": ".join([".".join(map(str, item["loc"])), item["msg"]]).removeprefix(": ")
+            for item in error.errors()
+        )
+        return TrainingError(
+            f"{error.title} of {job.name} is refused: {refused}",
+            where=f"training {job.name}",
+            fix="correct what is named above in params.yaml (diagnoses, training, "
+            f"backbones.{job.backbone})",
         )
     if not isinstance(error, OSError):
         return None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from components.atomic import write_json
 from components.backbones.saved import Member, ModelFile, load_model, save_model
@@ -51,7 +52,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     try:
         model = train(job, ranks, keep, clock)
-    except (LesionflowError, MemoryError, RuntimeError, OSError) as error:
+    except (LesionflowError, MemoryError, RuntimeError, OSError, ValidationError) as error:
         failure = explained(job, error)
         if failure is None:
             raise

@@ -1,7 +1,7 @@
 """Stage `validate`: judge labels, images and what lies between them; quarantine or stop.
 
 The report goes to `reports/validation/`; when the run stops it goes to
-`.lesionflow/validation-failed/` instead, because DVC keeps no output of a stage that failed.
+`.lesionflow/validation-failed/` instead, because the last good one is put back in its place.
 """
 
 from __future__ import annotations

@@ -48,6 +48,13 @@ def _with(key: str, value: Any) -> dict[str, Any]:
         ("backbones", {"resnet18": {"lr": 1}}, "backbones.resnet18.lr", "unknown key"),
         ("backbones", {"resnet18": {"epochs": -1}}, "backbones.resnet18.epochs", "1"),
         ("sources", [], "sources", "at least 1"),
+        ("diagnoses.classes", ["mel"], "diagnoses.classes", "at least 2"),
+        ("diagnoses.classes", ["mel", "nv", "Mel"], "diagnoses.classes", "'Mel' is there twice"),
+        ("diagnoses.classes", ["mel", " "], "diagnoses.classes", "give every class a name"),
+        ("diagnoses.malignant", ["mel", "scc"], "diagnoses.malignant", "'scc' is none of"),
+        ("diagnoses.malignant", ["melanoma"], "diagnoses.malignant", "akiec, bcc, bkl, df, mel"),
+        ("diagnoses.malignant", ["mel", "mel"], "diagnoses.malignant", "'mel' is there twice"),
+        ("diagnoses.names", {"MM": "melanoma"}, "diagnoses.names", "nv, vasc, or null"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name_with_what_is_allowed(
@@ -58,6 +65,13 @@ def test_a_wrong_value_is_refused_by_name_with_what_is_allowed(
     assert named in caught.value.what
     assert allowed in caught.value.what
     assert caught.value.exit_code == 2
+
+
+def test_sources_may_spell_a_class_otherwise_and_a_recipe_may_have_no_malignant_one() -> None:
+    document = _document()
+    document["diagnoses"] |= {"malignant": [], "names": {"MM": "mel", "UNK": None, "": None}}
+    diagnoses = parse_params(document, where="params.yaml").diagnoses
+    assert diagnoses.names == {"MM": "mel", "UNK": None, "": None}
 
 
 def test_every_wrong_key_is_named_at_once() -> None:

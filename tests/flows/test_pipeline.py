@@ -49,7 +49,7 @@ stages:
     outs: [last.txt]
 """
 MAKE = """
-import json, pathlib, sys, time
+import json, os, pathlib, sys, time
 name = sys.argv[1]
 with open("log.txt", "a") as log:
     log.write(name + chr(10))
@@ -62,6 +62,9 @@ if pathlib.Path(f"break-{name}").exists():
     sys.exit(2)
 if pathlib.Path(f"hang-{name}").exists():
     time.sleep(600)
+if pathlib.Path(f"die-{name}").exists():
+    pathlib.Path(f"{name}.txt").write_text("half of it")
+    os.kill(os.getpid(), 9)
 pathlib.Path(f"{name}.txt").write_text(name)
 """
 
@@ -200,6 +203,18 @@ def test_the_run_after_a_failure_goes_on_from_there(toy: Path) -> None:
     (toy / "log.txt").unlink()
     _run(toy)
     assert _log(toy) == ["left", "last"]
+
+
+def test_what_a_stage_last_wrote_is_there_after_its_process_was_killed(toy: Path) -> None:
+    subprocess.run(["dvc", "repro", "-q", "first"], cwd=toy, check=True)
+    with (toy / "make.py").open("a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    (toy / "die-first").touch()
+    with pytest.raises(RunError) as caught:
+        _run(toy, order=["first"])
+    assert caught.value.code == 70
+    assert (toy / "first.txt").read_text(encoding="utf-8") == "first"
+    assert "first" in read_graph(toy).stale
 
 
 def test_ending_the_running_stages_ends_what_they_started(toy: Path) -> None:

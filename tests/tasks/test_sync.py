@@ -10,6 +10,7 @@ import pytest
 from prefect import flow
 
 from components.errors import ParamsError, SourceError
+from components.repository import TransferError
 from tasks.graph import read_graph
 from tasks.sync import pull, push
 
@@ -88,6 +89,14 @@ def test_what_the_remote_has_not_is_named(clone: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "store")
     with pytest.raises(SourceError, match=r"kept\.txt, last\.txt"):
         _sync(clone)
+
+
+def test_why_dvc_failed_is_said(clone: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "store")
+    (tmp_path / "store").write_text("a file where a folder was", encoding="utf-8")
+    subprocess.run(["dvc", "repro", "-q", "first"], cwd=clone, check=True)
+    with pytest.raises(TransferError, match=r"dvc push failed: (?s:.*)Not a directory"):
+        push.fn(clone, None)  # without the pauses of its retries
 
 
 def test_a_remote_that_does_not_exist_is_refused(clone: Path) -> None:

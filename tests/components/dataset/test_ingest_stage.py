@@ -56,6 +56,19 @@ def test_an_error_survives_dvc_with_its_code(workspace: Path, ham, jpeg) -> None
     assert "changed after it was looked at" in left["message"]
 
 
+def test_an_ingest_that_fails_leaves_the_last_snapshot(workspace: Path, ham, jpeg) -> None:
+    folder = ham(ROWS)
+    layout = use(workspace, folder)
+    dvc(workspace, "repro", "ingest")
+    before = {path: path.read_bytes() for path in layout.raw.rglob("*") if path.is_file()}
+    next(folder.rglob("A1.jpg")).write_bytes(jpeg(9))
+    refresh_sources(load_params(layout.params), layout)
+    next(folder.rglob("A2.jpg")).write_bytes(jpeg(8))
+    assert dvc(workspace, "repro", "ingest", check=False).returncode != 0
+    after = {path: path.read_bytes() for path in layout.raw.rglob("*") if path.is_file()}
+    assert after == before
+
+
 @pytest.mark.parametrize("kind", ["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def test_push_and_pull_give_the_same_bytes_and_old_snapshots_come_back(
     workspace: Path, ham, tmp_path: Path, kind: str, request: pytest.FixtureRequest

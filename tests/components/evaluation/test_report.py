@@ -20,6 +20,7 @@ from components.dataset.fingerprint import refresh_sources
 from components.errors import TableError
 from components.evaluation import rank, report
 from components.evaluation.evaluate import part_table, write_evaluation
+from components.evaluation.report_data import joined_rows
 from components.evaluation.uses import id_of_test_set, write_test_uses
 from components.layout import Layout
 from components.params import Params, parse_params, read_yaml
@@ -70,13 +71,14 @@ def build_workspace(root: Path, params: Params) -> Layout:
 
 
 def _pairs(labels: pd.DataFrame) -> pd.DataFrame:
-    """Two pictures of one lesion, and two of different ones."""
+    """Two pictures of one lesion, and eight times two of different ones."""
     same = labels[labels["lesion_id"] == labels["lesion_id"].value_counts().index[0]]
     apart = labels.drop_duplicates("lesion_id")
-    apart = apart[apart["diagnosis"] == apart["diagnosis"].iloc[0]]
+    apart = apart[apart["diagnosis"] == apart["diagnosis"].value_counts().index[0]]
+    frames = [(same, 61), *((apart.iloc[2 * number :], 25 - number) for number in range(8))]
     rows = [
         (*sorted(frame["image_id"].iloc[:2]), "same spot", 0.93, inliers)
-        for frame, inliers in ((same, 61), (apart, 25))
+        for frame, inliers in frames
     ]
     return pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
 
@@ -271,6 +273,32 @@ def test_what_was_left_out_or_joined_is_named(layout: Layout, page: str) -> None
     joined = read_table(layout.pairs).iloc[1]
     assert f"{joined['image_id_a']} · {joined['image_id_b']}" in page
     assert "25 matching points" in page
+    assert "8 of them join images" in page
+    assert "Some of those, evenly spread from the surest to the least sure:" in page
+
+
+def test_every_joined_pair_is_in_a_table_with_its_lesions_and_the_reason(
+    layout: Layout, page: str
+) -> None:
+    part = page[page.index("<details>") : page.index("</details>")]
+    rows = re.findall(r"<tr><td class=\"mono\">(.*?)</td></tr>", part)
+    cells = [re.sub(r"</td><td[^>]*>", "|", row) for row in rows]
+    lesion_of = read_table(layout.labels).set_index("image_id")["lesion_id"]
+    expected = [
+        f"{first} · {second}|{lesion_of[first]} · {lesion_of[second]}|same spot|{inliers}|0.93"
+        for first, second, _, _, inliers in read_table(layout.pairs)
+        .iloc[1:]
+        .itertuples(index=False)
+    ]
+    assert len(expected) == 8
+    assert cells == expected
+
+
+def test_a_picture_without_a_lesion_id_is_in_the_table_too() -> None:
+    labels = pd.DataFrame({"image_id": ["a", "b"], "lesion_id": [None, "L2"]})
+    joined = pd.DataFrame([("a", "b", "same bytes", 1.0, 0)], columns=list(PAIR_COLUMNS))
+    (row,) = joined_rows(joined, labels)
+    assert row["lesions"] == ("no lesion id", "L2")
 
 
 def test_the_tables_for_dvc_plots_are_there(layout: Layout) -> None:

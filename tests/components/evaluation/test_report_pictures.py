@@ -15,8 +15,10 @@ from components.evaluation.report_pictures import (
     joined_pairs,
     most_confident_mistakes,
     overlay,
+    surest_first,
     thumbnail,
 )
+from components.tables import PAIR_COLUMNS
 
 
 def _table(rows: list[tuple[str, str, str, float]]) -> Predictions:
@@ -63,6 +65,20 @@ def test_pairs_are_shown_from_the_surest_to_the_most_doubtful() -> None:
     )
     shown = [pair["inliers"] for pair in joined_pairs(joined, {})]
     assert (shown[0], shown[-1], len(shown)) == (19, 0, 6)
+
+
+def test_equal_files_and_pixels_are_surer_than_any_number_of_matching_points() -> None:
+    rows = [
+        ("a", "b", "same spot", 0.9, 60),
+        ("c", "d", "same pixels", 1.0, 0),
+        ("e", "f", "same spot", 0.9, 61),
+        ("g", "h", "same bytes", 1.0, 0),
+    ]
+    pairs = pd.DataFrame(rows, columns=list(PAIR_COLUMNS))
+    ordered = surest_first(pairs)
+    assert list(ordered["image_id_a"]) == ["c", "g", "e", "a"]
+    assert list(ordered.columns) == list(PAIR_COLUMNS)
+    assert surest_first(pairs.iloc[::-1]).equals(ordered)
 
 
 def test_a_thumbnail_keeps_the_aspect_and_a_broken_file_has_none(tmp_path: Path) -> None:

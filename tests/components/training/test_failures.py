@@ -3,13 +3,21 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from components.backbones.model_file import ModelFile
 from components.errors import LesionflowError, ResourceError, TrainingError, WeightsError
 from components.training.failures import explained, readable
 from components.training.job import Job
 
 MakeJob = Callable[..., Job]
 OURS = WeightsError("no weights", where="here", fix="put them there")
+
+
+def _refused() -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        ModelFile.model_validate({"classes": ("mel",), "malignant": (), "members": ()})
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -20,6 +28,7 @@ OURS = WeightsError("no weights", where="here", fix="put them there")
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), TrainingError, "memory"),
         (OSError(errno.ENOSPC, "No space left on device"), ResourceError, "no space left"),
         (PermissionError(13, "AccessDenied"), TrainingError, "give every node access"),
+        (_refused(), TrainingError, "ModelFile of mobilenet_v3_large-0 is refused: classes: Tuple"),
         (OURS, WeightsError, "put them there"),
     ],
 )

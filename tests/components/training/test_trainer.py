@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,16 @@ def test_error_in_a_worker_arrives_as_it_was_raised(make_job: MakeJob, tmp_path:
         run_training(make_job(learning_rate=1e30, warmup=0.0), tmp_path / "left")
     assert "lower learning_rate" in raised.value.fix
     assert not (tmp_path / "left" / WEIGHTS).exists()
+
+
+def test_model_that_cannot_be_described_is_one_error_and_no_lost_worker(
+    make_job: MakeJob, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = replace(make_job(epochs=1), malignant=("wart",))
+    with pytest.raises(TrainingError, match="malignant: only names of classes") as raised:
+        run_training(job, tmp_path / "left")
+    assert "params.yaml" in raised.value.fix
+    assert "goes on after epoch" not in capfd.readouterr().out  # which a second attempt would say
 
 
 @pytest.mark.parametrize(
