@@ -167,6 +167,8 @@ def known_to_model(
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Return the rows with the model's classes, and spelling -> count of what is left out.
 
+    Capital letters do not matter, as when a snapshot is taken.
+
     Parameters
     ----------
     labels
@@ -182,10 +184,10 @@ def known_to_model(
     SourceError
         A diagnosis is neither a class of the model nor a known spelling of one.
     """
-    known: dict[str, str | None] = {name: name for name in classes}
-    known |= {word: name for word, name in names.items() if name is None or name in classes}
+    known: dict[str, str | None] = {name.lower(): name for name in classes}
+    known |= {word.lower(): name for word, name in names.items() if name is None or name in classes}
     spelled = labels["diagnosis"].astype(object).where(labels["diagnosis"].notna(), "")
-    unknown = sorted(set(spelled) - set(known))
+    unknown = sorted(word for word in set(spelled) if word.lower() not in known)
     if unknown:
         first = labels.loc[spelled == unknown[0], "image_id"].iloc[0]
         raise SourceError(
@@ -196,7 +198,7 @@ def known_to_model(
             fix=f"the model tells {', '.join(classes)} apart: map the source's words onto these "
             "under diagnoses.names in params.yaml, or take another model",
         )
-    mapped = spelled.map(known)
+    mapped = spelled.map(lambda word: known[word.lower()])
     left_out = spelled[mapped.isna()].value_counts().sort_index()
     kept = labels.assign(diagnosis=mapped)[mapped.notna()]
     return kept, {str(name): int(count) for name, count in left_out.items()}
@@ -266,10 +268,13 @@ def _predict(
 
 
 def _exposure(folder: Path) -> pd.DataFrame | None:
-    from components.registry.ancestry import EXPOSURE
+    """Return what a version and those that it started from have seen; None where it is not kept."""
+    from components.registry.ancestry import EXPOSURE, INHERITED
+    from components.tables import read_table
 
-    path = folder / EXPOSURE
-    return pd.read_parquet(path) if path.is_file() else None
+    paths = [folder / name for name in (EXPOSURE, INHERITED)]
+    tables = [read_table(path) for path in paths if path.is_file()]
+    return pd.concat(tables, ignore_index=True) if tables else None
 
 
 def _num_seen(images: pd.DataFrame, exposure: pd.DataFrame) -> int:

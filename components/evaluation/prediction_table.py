@@ -36,6 +36,8 @@ ALIASES = {
     "dx_type": "diagnosis_method",
 }
 """Other names of columns in anybody's table: HAM10000's and ISIC's."""
+GROUPING = ("group_id", "patient_id", "lesion_id")
+"""Columns whose equal ids make images one group of the bootstrap."""
 _PREFIX = "p_"
 
 
@@ -178,20 +180,13 @@ def with_known_names(frame: pd.DataFrame) -> pd.DataFrame:
 def bootstrap_groups(frame: pd.DataFrame) -> tuple[Codes, str]:
     """Number the groups of a table's images, and say what they were made from.
 
-    `group_id` where the table has it (an image without one stands alone); else patients and
-    lesions joined transitively; else every image is its own group.
+    Images that share a group, a patient or a lesion are one group, transitively: the coarsest
+    that the table knows. An image without any of them stands alone.
     """
-    if "group_id" in frame.columns:
-        alone = "image " + frame["image_id"].astype(str)
-        known = frame["group_id"].notna()
-        keys = ("group " + frame["group_id"].astype(str)).where(known, alone)
-        return pd.factorize(keys)[0].astype(np.int64), "group_id"
     from components.splitting.groups import connect
 
-    used = [name for name in ("patient_id", "lesion_id") if name in frame.columns]
-    if not used:
-        return np.arange(len(frame), dtype=np.int64), "image_id"
-    return connect(frame[["image_id", *used]]), ", ".join(used)
+    used = [name for name in GROUPING if name in frame.columns and frame[name].notna().any()]
+    return connect(frame, by=used), ", ".join(used) or "image_id"
 
 
 def _classes_of(frame: pd.DataFrame) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def score_table(
     ----------
     frame
         `image_id`, `diagnosis`, `p_<class>` …; what there is of `group_id`, `patient_id`,
-        `lesion_id` (the bootstrap draws the coarsest), `age_years`, `sex`, `site`,
+        `lesion_id` (the bootstrap draws all that they join), `age_years`, `sex`, `site`,
         `diagnosis_method`, `skin_type`, `brightness`, `contrast`, `sharpness` (subgroups).
     classes
         Default: those of the probability columns.

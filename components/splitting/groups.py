@@ -7,7 +7,7 @@ bootstrap, and of every question "has this been trained on?".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -38,15 +38,19 @@ def _clean(value: object) -> str | None:
     return str(value).strip() or None
 
 
-def connect(labels: pd.DataFrame, pairs: pd.DataFrame | None = None) -> Components:
+def connect(
+    labels: pd.DataFrame, pairs: pd.DataFrame | None = None, *, by: Sequence[str] = _JOINING
+) -> Components:
     """Number the connected components of images that share an id or are a pair.
 
     Parameters
     ----------
     labels
-        One row per image: `image_id`, and of `patient_id`, `lesion_id`, `sha256` what there is.
+        One row per image: `image_id`, and what there is of the columns `by`.
     pairs
         Near-duplicates (`image_id_a`, `image_id_b`); every row counts, whatever its evidence.
+    by
+        Columns of ids.
 
     Returns
     -------
@@ -63,7 +67,7 @@ def connect(labels: pd.DataFrame, pairs: pd.DataFrame | None = None) -> Componen
 
     rows = np.arange(len(labels))
     sources, targets, num_nodes = [], [], len(labels)
-    for column in ("image_id", *(name for name in _JOINING if name in labels.columns)):
+    for column in ("image_id", *(name for name in by if name in labels.columns)):
         codes, uniques = pd.factorize(clean_ids(labels[column]))
         has_id = codes >= 0
         sources.append(rows[has_id])

@@ -104,6 +104,13 @@ def test_diagnoses_that_the_model_does_not_know_are_refused() -> None:
     assert known_to_model(missing, CLASSES, {"": None}, where="folder")[1] == {"": 1}
 
 
+def test_capital_letters_of_a_diagnosis_do_not_matter() -> None:
+    labels = pd.DataFrame({"image_id": list("abcd"), "diagnosis": ["MEL", "Nevus", "Df", "SCAR"]})
+    names = {"nevus": "nv", "Scar": None}
+    kept, left_out = known_to_model(labels, CLASSES, names, where="folder")
+    assert kept["diagnosis"].tolist() == ["mel", "nv", "df"] and left_out == {"SCAR": 1}
+
+
 # --- from the registry, as the command does it -----------------------------------------------
 
 
@@ -190,6 +197,40 @@ def test_ham10000_is_known_by_its_metadata(trained: Any, registered: Any) -> Non
     columns = ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
     table[columns].to_csv(elsewhere / "ham" / "HAM10000_metadata.csv", index=False)
     assert evaluate_source(layout, ["ham"], model=version)["num_images"] == 90
+
+
+def test_folders_in_capital_letters_are_read(trained: Any, registered: Any) -> None:
+    layout, version, elsewhere = registered
+    _write(trained, elsewhere / "mine", {"picture-000": "MEL/a.png", "picture-001": "NV/b.png"})
+    document = evaluate_source(layout, ["mine"], model=version)
+    support = {name: own["support"] for name, own in document["per_class"].items()}
+    assert support["mel"] == support["nv"] == 1 and document["num_images"] == 2
+
+
+def test_what_a_warm_start_inherited_was_seen_too(trained: Any, registered: Any) -> None:
+    """The champion's own snapshot has lesion L1 in training, its ancestor's lesion L7."""
+    from components.registry.ancestry import EXPOSURE, EXPOSURE_COLUMNS, INHERITED
+    from components.registry.versions import open_registry
+
+    layout, _, elsewhere = registered
+
+    def seen(lesion: str, part: str) -> pd.DataFrame:
+        row = {"image_id": "another name", "lesion_id": lesion, "split": part}
+        return pd.DataFrame([row], columns=list(EXPOSURE_COLUMNS))
+
+    files: dict[str, Any] = {
+        path.name: path for path in trained.layout.run(trained.backbone, 0).iterdir()
+    }
+    own = pd.concat([seen("L1", "train"), seen("L3", "test")])
+    files[EXPOSURE] = own.to_parquet(index=False)
+    files[INHERITED] = seen("L7", "train").to_parquet(index=False)
+    registry = open_registry(load_params(layout.params).registry, layout)
+    version = registry.publish(files, content_id="b" * 64)
+    _write(trained, elsewhere / "mine", {name: f"{name}.png" for name in trained.images})
+    columns = ["image_id", "lesion_id", "diagnosis"]
+    trained.labels[columns].to_csv(elsewhere / "mine" / "labels.csv", index=False)
+    document = evaluate_source(layout, ["mine"], model=version)
+    assert document["seen_in_training"] == 4  # two pictures of L1, two of L7
 
 
 def test_a_folder_of_other_diagnoses_is_refused(trained: Any, registered: Any) -> None:

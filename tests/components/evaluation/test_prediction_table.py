@@ -102,7 +102,23 @@ def test_groups_are_the_coarsest_that_the_table_knows() -> None:
     groups, unit = bootstrap_groups(frame)
     assert unit == "patient_id, lesion_id"
     assert len({groups[0], groups[1], groups[2]}) == 1 and len(set(groups)) == 3
-    groups, unit = bootstrap_groups(frame.assign(group_id=["x", "y", "x", None, None]))
-    assert unit == "group_id"
-    assert groups[0] == groups[2] and len(set(groups)) == 4
     assert bootstrap_groups(frame[["image_id"]])[1] == "image_id"
+    unknown = frame.assign(patient_id=None, lesion_id=None)
+    assert bootstrap_groups(unknown)[1] == "image_id"
+
+
+def test_a_group_of_the_table_is_widened_by_patients_and_lesions() -> None:
+    frame = pd.DataFrame(
+        {
+            "image_id": list("abcdefg"),
+            "group_id": ["x", "y", "z", "z", None, None, None],
+            "patient_id": ["p", None, "p", None, None, None, None],
+            "lesion_id": ["l1", "l1", "l2", None, "l3", "l3", None],
+        }
+    )
+    groups, unit = bootstrap_groups(frame)
+    assert unit == "group_id, patient_id, lesion_id"
+    # a-b by the lesion, a-c by the patient, c-d by the group; e-f by the lesion; g stands alone.
+    assert groups.tolist() == [0, 0, 0, 0, 1, 1, 2]
+    alone, unit = bootstrap_groups(frame[["image_id", "group_id"]])
+    assert unit == "group_id" and alone.tolist() == [0, 1, 2, 2, 3, 4, 5]
