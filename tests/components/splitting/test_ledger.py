@@ -110,7 +110,8 @@ def test_files_that_changed_under_their_id_are_named_with_the_part_of_then(label
 
 def test_a_file_that_came_back_is_the_one_of_then(tmp_path: Path, labels_of) -> None:
     path = tmp_path / "ledger.csv"
-    old, new = labels_of({"image_id": "a", "sha256": "1"}), labels_of({"image_id": "a"})
+    old = labels_of({"image_id": "a", "sha256": "1"})
+    new = labels_of({"image_id": "a", "lesion_id": "L"})  # nothing says that L was in the old file
     append(path, _splits(a="train"), old)
     assert read_ledger(path).dealt_anew(new) == {"a": "train"}
     append(path, _splits(a="test"), new)
