@@ -20,7 +20,7 @@ DISCLAIMER = "Research software, no medical device: not for diagnosis."
 
 def print_outcome(layout: Layout, outcome: Mapping[str, Any]) -> None:
     """Print what a `retrain` did."""
-    from components.evaluation.ranking import leaderboard_rows
+    from components.evaluation.board_tables import candidate_rows, leaderboard_rows
     from components.registry.promote import gate_rows
 
     board = json.loads(layout.leaderboard.read_text(encoding="utf-8"))
@@ -29,6 +29,7 @@ def print_outcome(layout: Layout, outcome: Mapping[str, Any]) -> None:
     print()
     print(f"{len(done)} stages were brought up to date" if done else "nothing had changed")
     print_table(leaderboard_rows(board), title="Leaderboard (ranked on validation)")
+    print_table(candidate_rows(board), title="Ensembles, and the candidate (*)")
     print_table(gate_rows(decision), title="Gates")
     print(decision["reason"])
     print(f"report: {layout.report}")

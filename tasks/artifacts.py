@@ -159,13 +159,20 @@ def _split(layout: Layout) -> None:
 
 
 def _leaderboard(layout: Layout) -> None:
-    from components.evaluation.ranking import leaderboard_rows
+    from components.evaluation.board_tables import candidate_rows, leaderboard_rows
 
+    board = _read(layout.leaderboard)
     create_table_artifact(
-        table=leaderboard_rows(_read(layout.leaderboard)),
+        table=leaderboard_rows(board),
         key="leaderboard",
         description="Ranked on validation; test is shown for the reader and the gates only.",
     )
+    if candidates := candidate_rows(board):
+        create_table_artifact(
+            table=candidates,
+            key="ensembles",
+            description="Ensembles that could be promoted, and the candidate (*).",
+        )
 
 
 def _report(layout: Layout) -> None:

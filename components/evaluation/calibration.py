@@ -7,6 +7,7 @@ prediction table is all that is needed. The most probable class stays the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 from components.evaluation.curves import Curve
 from components.evaluation.metrics import NUM_BINS, equal_width_bins
 from components.evaluation.prediction_table import Codes, Floats, Predictions
+from components.tables import probability_columns
 
 LEAST_TEMPERATURE, LARGEST_TEMPERATURE = 0.05, 20.0
 SENSITIVITY_TARGETS = (0.90, 0.95)
@@ -34,6 +36,13 @@ def apply_temperature(probabilities: Floats, temperature: float) -> Floats:
     scaled = log_probabilities(probabilities) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def table_at(frame: pd.DataFrame, classes: Sequence[str], temperature: float) -> pd.DataFrame:
+    """Return a prediction table with its probabilities at `temperature`."""
+    columns = probability_columns(classes)
+    scaled = apply_temperature(frame[columns].to_numpy(dtype=np.float64), temperature)
+    return frame.assign(**{name: scaled[:, number] for number, name in enumerate(columns)})
 
 
 def fit_temperature(probabilities: Floats, truth: Codes) -> float:
@@ -101,7 +110,9 @@ def thresholds(table: Predictions) -> list[dict[str, Any]]:
     return found
 
 
-def operating_points(table: Predictions, chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def operating_points(
+    table: Predictions, chosen: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Return what thresholds that were chosen elsewhere reach on `table`.
 
     The sensitivity that a threshold promised on validation is not the one that it has on test:

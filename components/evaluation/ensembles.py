@@ -6,6 +6,7 @@ validation, mends that and is written into the members (a model file knows no ot
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from components.errors import TableError
-from components.evaluation.calibration import apply_temperature
+from components.evaluation.calibration import apply_temperature, table_at
 from components.evaluation.prediction_table import Codes, Floats
 from components.layout import Layout
 from components.tables import probability_columns, read_table
@@ -138,6 +139,46 @@ def candidate_predictions(layout: Layout, candidate: Mapping[str, Any], part: st
     ]
     weights = [member["weight"] for member in members]
     return combine_tables(tables, weights, candidate["temperature_factor"])
+
+
+def uncalibrated_predictions(
+    layout: Layout, candidate: Mapping[str, Any], part: str
+) -> pd.DataFrame:
+    """Return the table that the candidate would have without any calibration.
+
+    Every member at temperature 1. Raises as `candidate_predictions`.
+    """
+    tables, members = [], candidate["members"]
+    for member in members:
+        run = RunName(member["backbone"], member["seed"])
+        table = read_table(layout.evaluation(run.backbone, run.seed) / f"{part}.parquet")
+        classes = [name.removeprefix("p_") for name in table.columns if name.startswith("p_")]
+        tables.append(table_at(table, classes, 1 / temperature_of(layout, run)))
+    return combine_tables(tables, [member["weight"] for member in members], 1.0)
+
+
+def temperature_of(layout: Layout, run: RunName) -> float:
+    """Return the temperature that a run's evaluation fitted; raises as `read_evaluation`."""
+    return float(read_evaluation(layout, run, "calibration.json")["temperature"])
+
+
+def read_evaluation(layout: Layout, run: RunName, name: str) -> dict[str, Any]:
+    """Return a JSON file of a run's evaluation.
+
+    Raises
+    ------
+    TableError
+        It is missing or damaged.
+    """
+    path = layout.evaluation(run.backbone, run.seed) / name
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise TableError(
+            f"a file of the evaluation of {run} is missing or damaged",
+            where=str(path),
+            fix=f"run `dvc repro -f -s evaluate@{run}`",
+        ) from error
 
 
 def combine_tables(

@@ -21,18 +21,17 @@ from components.errors import SplitError, TrainingError
 from components.evaluation.calibration import (
     apply_temperature,
     fit_temperature,
-    operating_points,
+    table_at,
     thresholds,
 )
-from components.evaluation.metrics import point
+from components.evaluation.part_document import part_document
 from components.evaluation.predict import (
     EXTRAS,
     MEASURED,
     predict_packed,
     prediction_table,
 )
-from components.evaluation.prediction_table import Predictions, parse_predictions
-from components.evaluation.score import score_table
+from components.evaluation.prediction_table import parse_predictions
 from components.layout import Layout
 from components.params import Params
 from components.stage import run_stage
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from components.backbones.saved import LoadedModel
 
 _CHECKED_IMAGES, _CHECK_TOLERANCE = 16, 1e-3
-_UNCALIBRATED = ("log_loss", "brier", "ece", "adaptive_ece")
 
 
 def run(params: Params, layout: Layout, backbone: str, seed: int) -> None:
@@ -82,7 +80,8 @@ def write_evaluation(
     raw_validation = with_measures(raw_validation, layout)
     validation = parse_predictions(raw_validation, classes, malignant, where="validation part")
     temperature = fit_temperature(validation.probabilities, validation.truth)
-    chosen = thresholds(_at(validation, temperature))
+    scaled = apply_temperature(validation.probabilities, temperature)
+    chosen = thresholds(replace(validation, probabilities=scaled))
     calibration = {
         "schema_version": 1,
         "fitted_on": "validation",
@@ -91,34 +90,14 @@ def write_evaluation(
         "thresholds": chosen,
     }
     for part, raw in (("validation", raw_validation), ("test", raw_test)):
-        table = parse_predictions(raw, classes, malignant, where=f"{part} part")
-        calibrated = calibrated_table(raw, classes, temperature)
-        document = score_table(
-            calibrated,
-            classes,
-            malignant,
-            resamples=params.evaluation.bootstrap_resamples,
-            seed=params.seed,
-            where=f"{part} part",
+        calibrated = table_at(raw, classes, temperature)
+        document = part_document(
+            params, part, raw, calibrated, temperature=temperature, chosen=chosen
         )
-        before = point(table)
-        document["part"] = part
-        document["temperature"] = temperature
-        document["uncalibrated"] = {name: round(before[name], 12) for name in _UNCALIBRATED}
-        document["operating_points"] = operating_points(_at(table, temperature), chosen)
         write_table(calibrated, target / f"{part}.parquet")
         name = "metrics.json" if part == "test" else "validation_metrics.json"
         write_json(target / name, document)
     write_json(target / "calibration.json", calibration)
-
-
-def calibrated_table(
-    raw: pd.DataFrame, classes: tuple[str, ...], temperature: float
-) -> pd.DataFrame:
-    """Return a prediction table with its probabilities at `temperature`."""
-    columns = probability_columns(classes)
-    scaled = apply_temperature(raw[columns].to_numpy(dtype=np.float64), temperature)
-    return raw.assign(**{name: scaled[:, number] for number, name in enumerate(columns)})
 
 
 def part_table(layout: Layout, part: str) -> pd.DataFrame:
@@ -148,10 +127,6 @@ def with_measures(images: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     """Add the measures of picture quality, for the subgroups."""
     quality = read_table(layout.quality, ("image_id", *MEASURED))[["image_id", *MEASURED]]
     return images.merge(quality, on="image_id", how="left", validate="one_to_one")
-
-
-def _at(table: Predictions, temperature: float) -> Predictions:
-    return replace(table, probabilities=apply_temperature(table.probabilities, temperature))
 
 
 def _check_same_model(

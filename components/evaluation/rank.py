@@ -18,7 +18,7 @@ import pandas as pd
 from components.atomic import write_json
 from components.errors import TableError
 from components.evaluation.candidates import Tables, make_candidates
-from components.evaluation.ensembles import RunName
+from components.evaluation.ensembles import RunName, temperature_of
 from components.evaluation.intervals import one_thread
 from components.evaluation.ranking import (
     RESAMPLES_PER_COMPARISON,
@@ -66,7 +66,7 @@ def remove_others(layout: Layout, runs: Sequence[RunName]) -> None:
 def leaderboard(params: Params, layout: Layout, runs: Sequence[RunName]) -> dict[str, Any]:
     """Return the document of `reports/leaderboard.json`."""
     tables = {part: _tables(layout, runs, part) for part in PARTS}
-    temperatures = {name: _temperature(layout, name) for name in runs}
+    temperatures = {name: temperature_of(layout, name) for name in runs}
     profiles = {name: _profile(layout, name) for name in params.backbones}
     resamples = max(
         params.evaluation.bootstrap_resamples,
@@ -135,11 +135,6 @@ def _tables(layout: Layout, runs: Sequence[RunName], part: str) -> Tables:
         name: read_table(layout.evaluation(name.backbone, name.seed) / f"{part}.parquet")
         for name in runs
     }
-
-
-def _temperature(layout: Layout, name: RunName) -> float:
-    path = layout.evaluation(name.backbone, name.seed) / "calibration.json"
-    return float(json.loads(path.read_text(encoding="utf-8"))["temperature"])
 
 
 def _profile(layout: Layout, backbone: str) -> dict[str, Any]:

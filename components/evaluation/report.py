@@ -1,13 +1,12 @@
 """Stage `report`: one HTML file that a reviewer reads, and the plots that it is made of.
 
 The file opens offline (every picture is in it) and holds no clock time: same input, same bytes.
-Promotion comes later and is no part of it: `lesionflow models` says what was promoted.
+Promotion comes later: the report has the gates that need no registry, `lesionflow models` the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,14 @@ import pandas as pd
 
 from components.atomic import atomic_path, write_json, write_text
 from components.evaluation import plots, plots_overview
-from components.evaluation.calibration import apply_temperature
-from components.evaluation.ensembles import candidate_predictions
+from components.evaluation.board_tables import KINDS, candidate_rows
+from components.evaluation.candidate_document import candidate_document
+from components.evaluation.ensembles import (
+    RunName,
+    candidate_predictions,
+    read_evaluation,
+    uncalibrated_predictions,
+)
 from components.evaluation.leaking_split import measure_leaking_split
 from components.evaluation.prediction_table import Predictions, parse_predictions
 from components.evaluation.report_data import (
@@ -28,22 +33,25 @@ from components.evaluation.report_data import (
     read_document,
     weights_origin,
 )
+from components.evaluation.report_details import details
+from components.evaluation.report_gates import gates_section
 from components.evaluation.report_pictures import explain_mistakes, to_data_uri
 from components.evaluation.report_tables import (
     RUN_TITLES,
     SUBGROUP_METRICS,
     board_interval,
     board_rows,
+    gpu_latency_of,
     headline_cells,
     headline_rows,
     latency_of,
     number,
+    p_value,
     per_class_table,
     share,
     subgroup_rows,
     tile_rows,
 )
-from components.evaluation.score import score_table
 from components.layout import Layout
 from components.params import Params
 from components.progress import Progress
@@ -96,7 +104,7 @@ def render(context: Document) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"share": share, "number": number}
+    environment.filters |= {"share": share, "number": number, "p_value": p_value}
     return environment.get_template("report.html.jinja").render(context) + "\n"
 
 
@@ -106,26 +114,14 @@ def winner_section(params: Params, layout: Layout, board: Mapping[str, Any]) -> 
     candidate = board["candidate"]
     frame = candidate_predictions(layout, candidate, "test")
     table = parse_predictions(frame, classes, malignant, where="the candidate's test predictions")
-    document = _document(params, layout, candidate, frame)
+    document = candidate_document(params, layout, candidate)
     _write_confusion(layout, frame, table)
     first = candidate["members"][0]
-    subgroups = subgroup_rows(document)
-    metrics = [title for _, title in SUBGROUP_METRICS]
-    figures = {
-        "confusion": plots.confusion(np.array(document["confusion"]["counts"]), classes),
-        "curves": plots.curves(table),
-        "reliability": plots.reliability(
-            _calibration_tables(layout, first["backbone"], first["seed"], table)
-            if len(candidate["members"]) == 1
-            else {"calibrated": table}
-        ),
-    }
-    if len(subgroups) > 1:
-        figures["subgroups"] = plots_overview.forest(subgroups, metrics)
     names = [f"{member['backbone']}-{member['seed']}" for member in candidate["members"]]
     return {
         "names": names,
-        "kind": candidate["kind"],
+        "kind": KINDS[candidate["kind"]],
+        "gates": gates_section(params, board, frame, document),
         "num_images": document["num_images"],
         "num_groups": document["num_groups"],
         "tiles": tile_rows(document),
@@ -134,7 +130,8 @@ def winner_section(params: Params, layout: Layout, board: Mapping[str, Any]) -> 
         "absent_classes": document["absent_classes"],
         "small_classes": document["small_classes"],
         "per_lesion": document["per_lesion"],
-        "figures": _save_all(layout, figures),
+        "details": details(document, candidate["thresholds"] or []),
+        "figures": _save_all(layout, _figures(layout, candidate, document, table)),
         "mistakes": explain_mistakes(
             table, image_files(layout), layout.run(first["backbone"], first["seed"])
         ),
@@ -142,33 +139,23 @@ def winner_section(params: Params, layout: Layout, board: Mapping[str, Any]) -> 
     }
 
 
-def _document(
-    params: Params, layout: Layout, candidate: Mapping[str, Any], frame: pd.DataFrame
-) -> Document:
-    """Return the candidate's numbers on test: those of its run, or of the ensemble's table."""
-    members = candidate["members"]
-    if len(members) == 1:
-        return read_document(
-            layout.evaluation(members[0]["backbone"], members[0]["seed"]) / "metrics.json"
-        )
-    return score_table(
-        frame,
-        params.diagnoses.classes,
-        params.diagnoses.malignant,
-        resamples=params.evaluation.bootstrap_resamples,
-        seed=params.seed,
-    )
-
-
 def _calibration_tables(
-    layout: Layout, backbone: str, seed: int, table: Predictions
+    layout: Layout, candidate: Mapping[str, Any], document: Document, table: Predictions
 ) -> dict[str, Predictions]:
-    """Return a run's predictions before and after calibration."""
-    path = layout.evaluation(backbone, seed) / "calibration.json"
-    temperature = float(read_document(path)["temperature"])
-    raw = apply_temperature(table.probabilities, 1 / temperature)
-    before = replace(table, probabilities=raw)
-    return {"as trained": before, f"calibrated (temperature {temperature:.2f})": table}
+    """Return predictions on test before and after calibration.
+
+    Parameters
+    ----------
+    candidate
+        A run or an ensemble, as the leaderboard describes it.
+    document, table
+        Its `part_document` and its predictions on test.
+    """
+    raw = uncalibrated_predictions(layout, candidate, "test")
+    before = parse_predictions(raw, table.classes, table.malignant)
+    temperature = document["temperature"]
+    label = "calibrated" if temperature is None else f"calibrated (temperature {temperature:.2f})"
+    return {"as trained": before, label: table}
 
 
 def leaderboard_section(layout: Layout, board: Mapping[str, Any]) -> Document:
@@ -184,18 +171,18 @@ def leaderboard_section(layout: Layout, board: Mapping[str, Any]) -> Document:
     ]
     figures = {"leaderboard": plots_overview.leaderboard(bars)}
     points = [
-        (row["backbone"], latency, board_interval(row["validation"], metric)[0])
+        (row["backbone"], latency_of(row), board_interval(row["validation"], metric)[0])
         for row in board["rows"]
-        if (latency := latency_of(row)) is not None
     ]
-    if points:
-        figures["quality_latency"] = plots_overview.pareto(points)
+    figures["quality_latency"] = plots_overview.pareto(points)
     rows = board_rows(board)
     return {
         "rows": rows,
+        "has_gpu": any(gpu_latency_of(row) is not None for row in board["rows"]),
+        "candidates": candidate_rows(board),
         "num_first": sum(row["rank"] == 1 for row in rows),
         "num_runs": sum(row["seeds"] for row in rows),
-        "comparisons": board.get("comparisons", []),
+        "comparisons": board["comparisons"],
         "figures": _save_all(layout, figures),
     }
 
@@ -222,17 +209,13 @@ def model_section(
     is_candidate = [(m["backbone"], m["seed"]) for m in candidate["members"]] == [
         (backbone, seeds[0])
     ]
+    tables: Document = {"per_class": None, "details": None}
     if not is_candidate:
-        classes, malignant = params.diagnoses.classes, params.diagnoses.malignant
-        where = f"the test predictions of {names[0]}"
-        frame = read_table(layout.evaluation(backbone, seeds[0]) / "test.parquet")
-        table = parse_predictions(frame, classes, malignant, where=where)
-        counts = np.array(documents[0]["confusion"]["counts"])
-        figures["curves"] = plots.curves(table)
-        figures["confusion"] = plots.confusion(counts, classes)
-        figures["reliability"] = plots.reliability(
-            _calibration_tables(layout, backbone, seeds[0], table)
-        )
+        run = RunName(backbone, seeds[0])
+        figures |= _test_figures(params, layout, run, documents[0])
+        chosen = read_evaluation(layout, run, "calibration.json")["thresholds"]
+        tables["per_class"] = per_class_table(documents[0])
+        tables["details"] = details(documents[0], chosen)
     return {
         "backbone": backbone,
         "rank": row["rank"],
@@ -243,9 +226,36 @@ def model_section(
             {"name": name, "cells": headline_cells(document)}
             for name, document in zip(names, documents, strict=True)
         ],
-        "per_class": None if is_candidate else per_class_table(documents[0]),
+        **tables,
         "figures": _save_all(layout, figures, f"-{backbone}"),
     }
+
+
+def _test_figures(
+    params: Params, layout: Layout, run: RunName, document: Document
+) -> dict[str, Any]:
+    """Return the plots of a run's predictions on test."""
+    classes, malignant = params.diagnoses.classes, params.diagnoses.malignant
+    alone = {"members": [{"backbone": run.backbone, "seed": run.seed, "weight": 1.0}]}
+    frame = read_table(layout.evaluation(run.backbone, run.seed) / "test.parquet")
+    table = parse_predictions(frame, classes, malignant, where=f"the test predictions of {run}")
+    return _figures(layout, alone, document, table)
+
+
+def _figures(
+    layout: Layout, candidate: Mapping[str, Any], document: Document, table: Predictions
+) -> dict[str, Any]:
+    """Return the plots of a run or an ensemble; parameters as `_calibration_tables`."""
+    figures = {
+        "confusion": plots.confusion(np.array(document["confusion"]["counts"]), table.classes),
+        "curves": plots.curves(table),
+        "reliability": plots.reliability(_calibration_tables(layout, candidate, document, table)),
+    }
+    subgroups = subgroup_rows(document)
+    if len(subgroups) > 1:
+        metrics = [title for _, title in SUBGROUP_METRICS]
+        figures["subgroups"] = plots_overview.forest(subgroups, metrics)
+    return figures
 
 
 def _write_confusion(layout: Layout, frame: pd.DataFrame, table: Predictions) -> None:

@@ -39,7 +39,7 @@ _PER_CLASS = (
     ("auc", "AUC"),
     ("average_precision", "Average precision"),
 )
-_SUBGROUPS = {
+SUBGROUPS = {
     "age_years": "age",
     "sex": "sex",
     "site": "site",
@@ -63,6 +63,11 @@ SUBGROUP_METRICS = (
 def number(value: float | None, digits: int = 3) -> str:
     """Return a number as text, a dash for None or NaN."""
     return NOTHING if value is None or np.isnan(value) else f"{value:.{digits}f}"
+
+
+def p_value(value: float | None) -> str:
+    """Return a p-value as text: a small one is never shown as 0."""
+    return "< 0.001" if value is not None and value < 0.0005 else number(value)
 
 
 def share(value: float | None) -> str:
@@ -135,7 +140,7 @@ def subgroup_rows(
     document: Mapping[str, Any],
 ) -> list[tuple[str, str, int, list[Interval]]]:
     """Return the rows of the forest plot: all images first, then each column's subgroups."""
-    whole = {key: _lookup(document, key) for key, _ in SUBGROUP_METRICS}
+    whole = {key: lookup(document, key) for key, _ in SUBGROUP_METRICS}
     rows = [
         (
             "",
@@ -144,7 +149,7 @@ def subgroup_rows(
             [bounded(whole[key], document["intervals"].get(key)) for key, _ in SUBGROUP_METRICS],
         )
     ]
-    for column, title in _SUBGROUPS.items():
+    for column, title in SUBGROUPS.items():
         for entry in document["subgroups"].get(column, []):
             values = [
                 bounded(entry.get(key), entry["intervals"].get(key)) for key, _ in SUBGROUP_METRICS
@@ -153,8 +158,13 @@ def subgroup_rows(
     return rows
 
 
-def _lookup(document: Mapping[str, Any], key: str) -> float | None:
-    """Return the number that a dotted key names."""
+def lookup(document: Mapping[str, Any], key: str) -> float | None:
+    """Return the number of a document that a dotted key names, None where there is none.
+
+    A subgroup has the dotted name itself for its key.
+    """
+    if key in document:
+        return None if document[key] is None else float(document[key])
     found: Any = document
     for name in key.split("."):
         found = found.get(name) if isinstance(found, Mapping) else None
@@ -193,6 +203,7 @@ def board_rows(board: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "parameters": _millions(row.get("num_parameters")),
                 "macs": _millions(row.get("macs")),
                 "latency": number(latency_of(row), 1),
+                "gpu_latency": number(gpu_latency_of(row), 1),
                 "size": _megabytes(row.get("size_bytes")),
             }
             | cells
@@ -205,14 +216,15 @@ def _interval_cell(interval: Interval) -> Cell:
     return cell(value, None if np.isnan(low) else (low, high))
 
 
-def latency_of(row: Mapping[str, Any]) -> float | None:
-    """Return the median latency of one picture on the CPU in milliseconds."""
-    latency = row.get("latency_ms")
-    if isinstance(latency, Mapping):
-        latency = latency.get("cpu_batch1", latency)
-    if isinstance(latency, Mapping):
-        latency = latency.get("median")
-    return None if latency is None else float(latency)
+def latency_of(row: Mapping[str, Any]) -> float:
+    """Return a leaderboard row's median latency of one picture on the CPU, in milliseconds."""
+    return float(row["latency_ms"]["cpu_batch1"]["median"])
+
+
+def gpu_latency_of(row: Mapping[str, Any]) -> float | None:
+    """Return the same on the GPU; None where the stage `profile` had none."""
+    found = row["latency_ms"].get("cuda_batch1")
+    return None if found is None else float(found["median"])
 
 
 def _millions(count: float | None) -> str:

@@ -53,7 +53,7 @@ class Candidate:
     test, validation
         Calibrated prediction tables of these parts.
     metrics
-        The `score` document of `test`.
+        The document of `test` (`components.evaluation.part_document`).
     exposure
         Every image of the snapshot with `EXPOSURE_COLUMNS`: what the model was trained, selected
         and tested on.
@@ -126,9 +126,10 @@ def build_candidate(params: Params, layout: Layout) -> Candidate:
 
     Raises
     ------
-    RegistryError
+    RegistryError, TableError
         A file of it is missing, or the files do not belong together.
     """
+    from components.evaluation.candidate_document import candidate_document
     from components.evaluation.ensembles import candidate_predictions
 
     chosen = _read_json(layout.leaderboard)["candidate"]
@@ -164,7 +165,7 @@ def build_candidate(params: Params, layout: Layout) -> Candidate:
         weights=weights,
         test=test,
         validation=_validation([folder / "validation.parquet" for folder in folders], chosen),
-        metrics=_metrics(folders, test, params),
+        metrics=candidate_document(params, layout, chosen),
         exposure=exposure,
         inherited=inherited,
         latency_ms=latency,
@@ -238,20 +239,6 @@ def _validation(paths: Sequence[Path], chosen: Mapping[str, Any]) -> pd.DataFram
     means = everything.groupby("image_id")[columns].transform("mean")
     out_of_fold = everything.assign(**means).drop_duplicates("image_id")
     return out_of_fold.sort_values("image_id", ignore_index=True)
-
-
-def _metrics(folders: Sequence[Path], test: pd.DataFrame, params: Params) -> dict[str, Any]:
-    if len(folders) == 1:
-        return dict(_read_json(folders[0] / METRICS))
-    from components.evaluation.score import score_table
-
-    return score_table(
-        test,
-        params.diagnoses.classes,
-        params.diagnoses.malignant,
-        resamples=params.evaluation.bootstrap_resamples,
-        seed=params.seed,
-    )
 
 
 def _latency_ms(backbones: Sequence[str], layout: Layout) -> float | None:

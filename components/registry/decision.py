@@ -9,6 +9,7 @@ from typing import Any
 from components.registry.gates import Gate
 
 SCHEMA_VERSION = 1
+_NOT_PASSED = ("failed", "undecided")
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,20 @@ def gate_rows(decision: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def gates_text(decision: Mapping[str, Any]) -> str:
+    """Return the gates of a decision's document in short: how many are passed, which are not."""
+    verdicts = [(gate["name"], gate["verdict"]) for gate in decision["gates"]]
+    passed = sum(verdict == "passed" for _, verdict in verdicts)
+    others = [f"{name} {verdict}" for name, verdict in verdicts if verdict in _NOT_PASSED]
+    return ", ".join([f"{passed} passed", *others])
+
+
 def refusal(gates: tuple[Gate, ...]) -> str:
     """Say which gates were not passed, and why."""
     return "; ".join(
         f"{gate.name} {gate.verdict}{_numbers(gate)}: {gate.detail}"
         for gate in gates
-        if gate.verdict in ("failed", "undecided")
+        if gate.verdict in _NOT_PASSED
     )
 
 

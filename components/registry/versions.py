@@ -296,10 +296,16 @@ def open_registry(params: RegistryParams, layout: Layout) -> Registry:
 
 
 def version_rows(registry: Registry) -> list[dict[str, Any]]:
-    """Return one row per version for a table, newest first."""
+    """Return one row per version for a table, newest first.
+
+    `gates` is how it stood when it was registered; a challenger has one that is undecided.
+    """
+    from components.registry.decision import gates_text
+
     aliases = registry.aliases()
     rows = []
     for info in reversed(registry.versions()):
+        decided = "decision.json" in info.files
         model = registry.document(info.name, "model.json")
         metrics = registry.document(info.name, "metrics.json")
         rows.append(
@@ -309,6 +315,9 @@ def version_rows(registry: Registry) -> list[dict[str, Any]]:
                 "model": " + ".join(member["backbone"] for member in model["members"]),
                 "balanced_accuracy": metrics.get("balanced_accuracy"),
                 "test_images": metrics.get("num_images"),
+                "gates": (
+                    gates_text(registry.document(info.name, "decision.json")) if decided else None
+                ),
                 "created_at": info.created_at,
             }
         )

@@ -15,8 +15,8 @@ from ruamel.yaml import YAML
 from components.atomic import write_json
 from components.errors import ParamsError, TableError
 from components.evaluation import rank
+from components.evaluation.board_tables import leaderboard_rows
 from components.evaluation.ensembles import candidate_predictions
-from components.evaluation.ranking import leaderboard_rows
 from components.evaluation.score import score_table
 from components.layout import Layout
 from components.params import Params, parse_params

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from components.errors import TableError
 from components.evaluation import rank, report
 from components.evaluation.evaluate import part_table, write_evaluation
 from components.evaluation.report_data import joined_rows
+from components.evaluation.report_tables import p_value
 from components.evaluation.uses import id_of_test_set, write_test_uses
 from components.layout import Layout
 from components.params import Params, parse_params, read_yaml
@@ -249,6 +251,71 @@ def test_the_page_says_how_often_its_test_set_was_used(
         report.num_test_uses(other)
 
 
+def test_the_gates_stand_in_the_verdict(
+    layout: Layout, params: Params, page: str, tmp_path: Path
+) -> None:
+    verdict = page[page.index('id="verdict"') : page.index('id="leaderboard"')]
+    gates = dict(
+        re.findall(r'<td class="mono">(\w+)</td>.*?<span class="tag \w*">([\w ]+)</span>', verdict)
+    )
+    assert list(gates) == [
+        "min_balanced_accuracy",
+        "min_melanoma_sensitivity",
+        "max_ece",
+        "max_subgroup_gap",
+        "max_latency_ms",
+        "max_worse_than_champion",
+    ]
+    assert gates["min_balanced_accuracy"] == "passed" and gates["max_ece"] == "off"
+    assert gates["max_worse_than_champion"] == "decided at promotion"
+    assert "It passes the gate that looks at it alone" in verdict
+    for name in ("data", "runs", "evaluations"):
+        (tmp_path / name).symlink_to(layout.root / name)
+    gates_of = params.gates.model_copy(update={"max_latency_ms": 1.0})
+    strict = params.model_copy(update={"gates": gates_of})
+    board = json.loads(layout.leaderboard.read_text())
+    section = report.winner_section(strict, Layout(tmp_path), board)
+    assert section["gates"]["not_passed"] == ["max_latency_ms"]
+
+
+def test_a_bound_makes_the_report_stale(repo: Path) -> None:
+    stage = read_yaml(repo / "dvc.yaml")["stages"]["report"]
+    assert "gates" in stage["params"]
+
+
+def test_what_was_computed_is_shown(layout: Layout, page: str) -> None:
+    board = json.loads(layout.leaderboard.read_text())
+    comparison = board["comparisons"][0]
+    part = page[page.index("Paired comparisons") : page.index('id="winner"')]
+    mcnemar = comparison["mcnemar"]
+    assert f"<td>{mcnemar['only_first']} : {mcnemar['only_second']}</td>" in part
+    assert f"<td>{escape(p_value(mcnemar['p_value']))}</td>" in part
+    for name in SKILL:
+        own = json.loads((layout.evaluation(name, 0) / "metrics.json").read_text())
+        assert f"<td>{own['uncalibrated']['log_loss']:.3f}</td>" in page
+        reached = own["operating_points"][0]
+        both = f"{reached['sensitivity']:.3f} / {reached['specificity']:.3f}"
+        assert both in page and "malignant: sensitivity ≥ 0.90" in page
+        assert f"{own['subgroups']['sex'][0]['ece']:.3f}" in page
+
+
+def test_a_small_p_value_is_never_shown_as_nothing() -> None:
+    assert [p_value(value) for value in (0.2, 0.0005, 0.0004, 0.0, None)] == [
+        *("0.200", "0.001", "< 0.001", "< 0.001", "–"),
+    ]
+
+
+def test_ensembles_stand_below_the_leaderboard(layout: Layout, tmp_path: Path) -> None:
+    board = json.loads(layout.leaderboard.read_text())
+    members = [{"backbone": name, "seed": 0, "weight": 1.0} for name in SKILL]
+    ensemble = board["candidate"] | {"kind": "greedy_ensemble", "members": members}
+    section = report.leaderboard_section(Layout(tmp_path), board | {"ensembles": [ensemble]})
+    assert [row["members"] for row in section["candidates"]] == [
+        f"{board['candidate']['members'][0]['backbone']}-0",
+        " + ".join(f"{name}-0" for name in SKILL),
+    ]
+
+
 def test_every_backbone_has_its_row_and_its_section(page: str) -> None:
     for name in SKILL:
         assert page.count(f'<td class="left">{name}</td>') >= 1
@@ -350,6 +417,8 @@ def test_hostile_ids_are_text(layout: Layout, params: Params) -> None:
             "rows": [],
             "num_first": 0,
             "num_runs": 0,
+            "has_gpu": False,
+            "candidates": [],
             "comparisons": [],
             "figures": {},
         },

@@ -24,6 +24,7 @@ from components.registry.promote import (
     promote_candidate,
     promote_version,
 )
+from components.registry.versions import version_rows
 from components.tables import read_table, write_table
 
 from .conftest import Work, train
@@ -322,6 +323,36 @@ def test_an_ensemble_is_promoted_like_any_candidate(work: Work) -> None:
     ]
     latency = next(gate for gate in decision.gates if gate.name == "max_latency_ms")
     assert latency.value == 15.0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    of_a_run = work.layout.evaluation("mobilenet_v2", 0) / "metrics.json"
+    assert set(metrics) == set(json.loads(of_a_run.read_text()))
+    assert metrics["operating_points"] and metrics["uncalibrated"]
+
+
+def test_the_report_shows_the_gates_as_the_promotion_decides_them(work: Work) -> None:
+    from components.evaluation.report_gates import gates_section
+
+    strict = work.gates(max_latency_ms=1.0, max_ece=0.5, min_melanoma_sensitivity=0.1)
+    board = json.loads(work.layout.leaderboard.read_text())
+    candidate = build_candidate(strict.params, strict.layout)
+    section = gates_section(strict.params, board, candidate.test, candidate.metrics)
+    shown = {row["name"]: (row["verdict"], row["detail"]) for row in section["rows"]}
+    decided = {gate.name: (gate.verdict, gate.detail) for gate in _promote(strict).gates}
+    alone = [name for name in shown if name != "max_worse_than_champion"]
+    assert {name: shown[name] for name in alone} == {name: decided[name] for name in alone}
+    assert section["not_passed"] == ["max_latency_ms"]
+
+
+def test_the_list_of_versions_says_how_each_stood_at_the_gates(work: Work) -> None:
+    _promote(work)
+    champion = work.registry.document("v0001", "decision.json")
+    passed = sum(gate["verdict"] == "passed" for gate in champion["gates"])
+    assert [row["gates"] for row in version_rows(work.registry)] == [f"{passed} passed"]
+    train(work, skill=1.0, seed=7)  # too few images per class: it cannot be told from the champion
+    assert not _promote(work.gates(min_images_per_class=99)).promoted
+    challenger = version_rows(work.registry)[0]
+    assert challenger["alias"] == "challenger"
+    assert challenger["gates"].endswith("passed, max_worse_than_champion undecided")
 
 
 def test_the_champion_predicts_new_test_images_from_their_bytes(work: Work) -> None:
