@@ -93,6 +93,18 @@ class Params(Settings):
             raise ValueError("seeds: give different numbers, none below 0")
         return self
 
+    @model_validator(mode="after")
+    def _candidate_can_be_chosen(self) -> Self:
+        folds, kind = self.split.folds, self.ranking.candidate
+        used = {seed % folds for seed in self.seeds} if folds else set()
+        if len(used) > 1 and kind != "seed_ensemble":
+            raise ValueError(
+                f"ranking.candidate: {kind} compares runs on one validation part, but with "
+                f"split.folds {folds} the seeds have {len(used)} different ones; set it to "
+                "seed_ensemble, or split.folds to 0"
+            )
+        return self
+
     def training_of(self, backbone: str) -> TrainingParams:
         """Return the recipe of `backbone`: `training` with what `backbones.<backbone>` changes.
 

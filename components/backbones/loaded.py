@@ -74,7 +74,7 @@ class LoadedModel:
         batch_size
             Pictures at once; the result does not depend on it (to 1e-5).
         tta
-            None: as `model.json` says.
+            None: as `model.json` says of each member.
         """
         total = np.zeros(())
         for index, member in enumerate(self.file.members):
@@ -103,7 +103,7 @@ class LoadedModel:
         import torch
 
         wanted = np.arange(len(squares)) if rows is None else np.asarray(rows)
-        averaged = self.file.tta if tta is None else tta
+        averaged = self.file.members[member].tta if tta is None else tta
         parts = [np.zeros((0, len(self.file.classes)))]
         with exact_float32(), torch.inference_mode():
             for start in range(0, len(wanted), batch_size):

@@ -28,6 +28,8 @@ class Member(Settings):
     preprocessing: Preprocessing
     temperature: float = Field(default=1.0, gt=0)
     weight: float = Field(default=1.0, gt=0)
+    tta: bool = False
+    """Average over the eight flips and quarter turns of each picture."""
 
     @field_validator("backbone")
     @classmethod
@@ -45,8 +47,6 @@ class ModelFile(Settings):
     """In the order of every probability vector."""
     malignant: tuple[str, ...]
     members: tuple[Member, ...] = Field(min_length=1)
-    tta: bool = False
-    """Average over the eight flips and quarter turns of each picture."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     """Where it comes from: weights, parameters, data, split, ..."""
 
@@ -88,12 +88,22 @@ def read_model(folder: Path) -> ModelFile:
             "install the version that wrote the model",
         )
     try:
-        return ModelFile.model_validate_json(text)
+        return ModelFile.model_validate_json(json.dumps(_with_tta_of_members(document)))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
         )
         raise damaged(path, problems) from error
+
+
+def _with_tta_of_members(document: dict[str, Any]) -> dict[str, Any]:
+    """Give every member the `tta` that files written before members had one say for all."""
+    members = document.get("members")
+    if not isinstance(document.get("tta"), bool) or not isinstance(members, list):
+        return document
+    rest = {key: value for key, value in document.items() if key != "tta"}
+    own = [{"tta": document["tta"], **m} if isinstance(m, dict) else m for m in members]
+    return rest | {"members": own}
 
 
 def damaged(path: Path, what: str) -> RegistryError:

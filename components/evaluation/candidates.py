@@ -37,12 +37,20 @@ def make_candidates(
     validation: PartNumbers,
     winner: Contender,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the candidate that params ask for, and every ensemble that could be one."""
-    best = max(winner.runs, key=lambda name: _single_quality(validation, name))
-    picks: dict[str, dict[RunName, int]] = {"best_seed": {best: 1}}
-    picks["seed_ensemble"] = dict.fromkeys(winner.runs, 1)
+    """Return the candidate that params ask for, and every ensemble that could be one.
+
+    Raises
+    ------
+    ParamsError
+        The choice would compare runs that were validated on different images (folds).
+    """
+    picks: dict[str, dict[RunName, int]] = {"seed_ensemble": dict.fromkeys(winner.runs, 1)}
+    # On other images the best number is that of the easiest fold, not of the best run.
+    if same_images([tables["validation"][name] for name in winner.runs]):
+        best = max(winner.runs, key=lambda name: _single_quality(validation, name))
+        picks["best_seed"] = {best: 1}
     if same_images(list(tables["validation"].values())):
-        first = validation.tables[best]
+        first = validation.tables[winner.runs[0]]
         picks["greedy_ensemble"] = select_greedily(
             {name: table.probabilities for name, table in validation.tables.items()},
             first.truth,
@@ -51,9 +59,10 @@ def make_candidates(
     kind = params.ranking.candidate
     if kind not in picks:
         raise ParamsError(
-            "ranking.candidate is greedy_ensemble, and the runs have different validation parts",
+            f"ranking.candidate is {kind}, and the runs have different validation parts: "
+            "their numbers cannot be held against each other",
             where="params.yaml",
-            fix="set split.folds to 0, or ranking.candidate to seed_ensemble",
+            fix="set ranking.candidate to seed_ensemble, or split.folds to 0",
         )
     documents = {
         name: _candidate(name, own, params, tables, temperatures)

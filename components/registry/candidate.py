@@ -153,7 +153,6 @@ def build_candidate(params: Params, layout: Layout) -> Candidate:
         classes=params.diagnoses.classes,
         malignant=params.diagnoses.malignant,
         members=tuple(members),
-        tta=_tta([layout.run(*run) for run in runs]),
         provenance=provenance | {"thresholds": chosen["thresholds"], "latency_ms": latency},
     )
     test = candidate_predictions(layout, chosen, "test")
@@ -216,13 +215,6 @@ def _member(run: Path) -> Member:
     return model.members[0]
 
 
-def _tta(runs: Sequence[Path]) -> bool:
-    found = {read_model(run).tta for run in runs}
-    if len(found) > 1:
-        raise _do_not_fit("some members average over views and some do not", "runs/")
-    return found.pop()
-
-
 def _validation(paths: Sequence[Path], chosen: Mapping[str, Any]) -> pd.DataFrame:
     """Return the ensemble's table; with folds, each image by the members that did not train on it.
 
@@ -253,7 +245,7 @@ def _latency_ms(backbones: Sequence[str], layout: Layout) -> float | None:
 
 
 def _content_id(model: ModelFile, exposure: pd.DataFrame) -> str:
-    document = model.model_dump(mode="json", include={"classes", "malignant", "tta"})
+    document = model.model_dump(mode="json", include={"classes", "malignant"})
     members = [member.model_dump(mode="json", exclude={"file"}) for member in model.members]
     seen = exposure[["image_id", "sha256", "group_id", "diagnosis", "split"]]
     rows = seen.to_numpy(dtype=object).tolist()

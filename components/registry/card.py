@@ -7,6 +7,7 @@ from typing import Any
 
 from components.registry.candidate import Candidate
 from components.registry.decision import Decision
+from components.registry.ood import DOMAIN, LEAST_IMAGES, Domain
 
 _HEADLINE = (
     ("balanced_accuracy", "Balanced accuracy"),
@@ -18,10 +19,15 @@ _HEADLINE = (
 _PER_CLASS = ("support", "sensitivity", "specificity", "ppv", "auc")
 
 
-def model_card(candidate: Candidate, decision: Decision) -> str:
+def model_card(candidate: Candidate, decision: Decision, domain: Domain | None) -> str:
     """Return the card: use, data, results with intervals, subgroups, limits, licence.
 
     After Mitchell et al. 2019, "Model Cards for Model Reporting".
+
+    Parameters
+    ----------
+    domain
+        By which `predict` refuses pictures of another kind; None: it refuses nothing.
     """
     sections = (
         _title(candidate, decision),
@@ -30,7 +36,7 @@ def model_card(candidate: Candidate, decision: Decision) -> str:
         _results(candidate),
         _subgroups(candidate.metrics),
         _gates(decision),
-        _limits(candidate, decision),
+        _limits(candidate, decision, domain),
         _provenance(candidate),
     )
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
@@ -125,7 +131,7 @@ def _gates(decision: Decision) -> Iterator[str]:
         yield f"| {gate.name} | {' | '.join(cells)} |"
 
 
-def _limits(candidate: Candidate, decision: Decision) -> Iterator[str]:
+def _limits(candidate: Candidate, decision: Decision, domain: Domain | None) -> Iterator[str]:
     yield "## Limits"
     yield ""
     yield (
@@ -143,6 +149,17 @@ def _limits(candidate: Candidate, decision: Decision) -> Iterator[str]:
         yield "- Patients are not known: pictures of one person may lie in several parts."
     if "skin_type" not in candidate.test or candidate.test["skin_type"].isna().all():
         yield "- Skin types are not known: nothing can be said about dark skin."
+    if domain is None:
+        yield (
+            f"- Pictures of another kind: not checked. There is no {DOMAIN} (it needs "
+            f"{LEAST_IMAGES} validation pictures that differ), so `lesionflow predict` names a "
+            "diagnosis for a picture that is no lesion, too."
+        )
+    else:
+        yield (
+            f"- Pictures of another kind than its {domain.num_images} validation pictures are "
+            "refused; rare diagnoses and other people are not told by that."
+        )
     yield "- Other cameras, clinics and populations than those of the data were not tested."
 
 

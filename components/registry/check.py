@@ -20,18 +20,19 @@ def check(registry: Registry, *, repair: bool) -> list[Finding]:
     Parameters
     ----------
     repair
-        Remove leftovers that nobody is writing any more, and complete the history. A damaged
-        version or alias is never mended: that is for a person.
+        Remove leftovers that nobody is writing any more, end removals, and complete the history.
+        A damaged version or alias is never mended: that is for a person.
 
     Returns
     -------
     list of dict
-        `kind` (damaged version, broken alias, unfinished move, leftover, in use), `name`,
-        `detail`, `repaired`. Nothing is wrong where it is empty.
+        `kind` (damaged version, broken alias, unfinished move, unfinished removal, leftover),
+        `name`, `detail`, `repaired`. Nothing is wrong where it is empty.
     """
     return [
         *_versions(registry),
         *_aliases(registry, repair=repair),
+        *_removals(registry, repair=repair),
         *_leftovers(registry, repair=repair),
     ]
 
@@ -43,6 +44,8 @@ def _versions(registry: Registry) -> list[Finding]:
             problems = list(_problems(registry, name))
         except RegistryError as error:
             problems = [error.what]
+        if problems and name not in registry.store.versions():
+            continue  # removed while we looked
         findings += [_finding("damaged version", name, problem) for problem in problems]
     return findings
 
@@ -82,6 +85,21 @@ def _aliases(registry: Registry, *, repair: bool) -> list[Finding]:
     return findings
 
 
+def _removals(registry: Registry, *, repair: bool) -> list[Finding]:
+    """Return the removals that were announced; one of a prune at work is among them."""
+    try:
+        champion = registry.champion.read()
+    except RegistryError:
+        return []  # said by `_aliases`
+    findings = []
+    for version in champion.removing if champion else ():
+        if repair:
+            _remove_announced(registry, version)
+        detail = "its removal was announced and has not ended"
+        findings.append(_finding("unfinished removal", version, detail, repaired=repair))
+    return findings
+
+
 def _leftovers(registry: Registry, *, repair: bool) -> list[Finding]:
     findings = []
     for leftover in registry.store.leftovers():
@@ -98,16 +116,41 @@ def _finding(kind: str, name: str, detail: str, repaired: bool = False) -> Findi
 
 
 def prune(registry: Registry, keep: int, pinned: tuple[str, ...]) -> list[str]:
-    """Remove all but the newest `keep` versions, those with an alias and the `pinned` ones.
+    """Remove old versions.
+
+    Kept are the newest `keep`, the champion, the champions before it that rollbacks lead to, the
+    challenger, and the `pinned` ones. Each version is judged anew right before its removal, and
+    the removal is announced in the champion's file: nobody promotes the version from then on.
 
     Returns
     -------
     list of str
-        The removed versions.
+        The removed versions; one that another prune removes is not among them.
+
+    Raises
+    ------
+    RegistryError
+        There is something to remove, but no champion: nothing can be announced.
     """
     names = sorted(registry.store.versions(), key=version_number)
-    kept = {*names[-keep:], *registry.aliases().values(), *pinned}
-    removed = [name for name in names if name not in kept]
-    for name in removed:
-        registry.store.remove_version(name)
-    return removed
+    old = [name for name in names[:-keep] if name not in pinned]
+    if old and registry.champion.read() is None:
+        raise RegistryError(
+            "there is no champion yet: nothing is removed",
+            where=registry.store.uri,
+            fix="promote one of the versions first: `lesionflow promote VERSION`",
+        )
+    return [
+        name
+        for name in old
+        if registry.champion.announce_removal(name) and _remove_announced(registry, name)
+    ]
+
+
+def _remove_announced(registry: Registry, version: str) -> bool:
+    """Remove a version whose removal was announced, unless it became challenger just before."""
+    needed = registry.champion.read_challenger() == version
+    if not needed:
+        registry.store.remove_version(version)
+    registry.champion.end_removal(version)
+    return not needed

@@ -58,14 +58,31 @@ class Decision:
     def as_dict(self) -> dict[str, Any]:
         """Return the decision as a JSON document."""
         return {
-            "schema_version": SCHEMA_VERSION,
-            "model_name": self.model_name,
-            "candidate": {"label": self.label, "content_id": self.content_id},
+            **self._held_against_the_gates(),
             "champion_before": self.champion,
             "version": self.version,
             "promoted": self.promoted,
             "changed": self.changed,
             "reason": self.reason,
+        }
+
+    def as_published(self) -> dict[str, Any]:
+        """Return what a version keeps of it as `decision.json`.
+
+        A version is complete before it becomes champion, and may never become it: only what has
+        happened by then is said. `history/` has the moves.
+        """
+        return {
+            **self._held_against_the_gates(),
+            "held_against": self.champion,
+            "passed_gates": self.promoted,
+        }
+
+    def _held_against_the_gates(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "model_name": self.model_name,
+            "candidate": {"label": self.label, "content_id": self.content_id},
             "gates": [gate.as_dict() for gate in self.gates],
             "test_set": {"id": self.test_set, "num_candidates": self.num_candidates},
             "decided_at": self.decided_at,

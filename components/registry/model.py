@@ -13,7 +13,7 @@ import pandas as pd
 from components.backbones.saved import LoadedModel, load_model
 from components.errors import SourceError
 from components.progress import Progress
-from components.registry.ood import Domain, read_domain
+from components.registry.ood import DOMAIN, LEAST_IMAGES, Domain, read_domain
 from components.registry.predicting import CHUNK, predict_all
 from components.registry.versions import Registry
 from components.tables import probability_columns
@@ -32,7 +32,7 @@ class Classifier:
     name
         What to call it, such as `ham10000 v0003`.
     domain
-        What its pictures look like; None: nothing is refused.
+        What its pictures look like; None: nothing is refused, and every answer says so.
     """
 
     def __init__(self, model: LoadedModel, name: str, domain: Domain | None = None) -> None:
@@ -64,6 +64,17 @@ class Classifier:
             There is none, or it is damaged.
         """
         return Classifier(load_model(folder), folder.name, read_domain(folder))
+
+    def domain_check(self, *, any_picture: bool = False) -> str:
+        """Return whether pictures of another kind are refused: `checked`, or why not."""
+        if any_picture:
+            return "not checked: any picture was asked for (--any-picture)"
+        if self.domain is None:
+            return (
+                f"not checked: {self.name} has no {DOMAIN} (it needs {LEAST_IMAGES} validation "
+                "pictures that differ), so a picture that is no lesion gets a diagnosis, too"
+            )
+        return "checked"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -137,8 +148,16 @@ def _image_files(paths: Sequence[Path]) -> Iterator[Path]:
             raise SourceError("no such file or folder", where=str(path), fix="check the path")
 
 
-def prediction_document(classifier: Classifier, frame: pd.DataFrame) -> dict[str, Any]:
-    """Return predictions as the JSON document of `lesionflow predict --json`."""
+def prediction_document(
+    classifier: Classifier, frame: pd.DataFrame, *, any_picture: bool = False
+) -> dict[str, Any]:
+    """Return predictions as the JSON document of `lesionflow predict --json`.
+
+    Parameters
+    ----------
+    frame
+        Of `Classifier.predict`, which was given the same `any_picture`.
+    """
     rows = []
     for record in frame.to_dict(orient="records"):
         there = record["problem"] is None
@@ -153,12 +172,20 @@ def prediction_document(classifier: Classifier, frame: pd.DataFrame) -> dict[str
                 "problem": record["problem"],
             }
         )
-    return {"model": classifier.name, "warning": WARNING, "images": rows}
+    return {
+        "model": classifier.name,
+        "warning": WARNING,
+        "domain_check": classifier.domain_check(any_picture=any_picture),
+        "images": rows,
+    }
 
 
 def prediction_text(document: dict[str, Any]) -> str:
     """Return the document for people to read."""
-    lines = [f"model: {document['model']}"]
+    lines = [
+        f"model: {document['model']}",
+        f"pictures of another kind: {document['domain_check']}",
+    ]
     for row in document["images"]:
         lines += ["", row["image"]]
         if row["problem"] is not None:

@@ -196,9 +196,10 @@ def _only_versus_is_open(decision: Decision) -> bool:
 
 
 def _publish(decision: Decision, candidate: Candidate, registry: Registry, images: Path) -> str:
-    document = json.dumps(decision.as_dict(), indent=2, sort_keys=True) + "\n"
-    extra = {DECISION: document.encode(), CARD: model_card(candidate, decision).encode()}
+    document = json.dumps(decision.as_published(), indent=2, sort_keys=True) + "\n"
     domain = domain_of(candidate, images)
+    card = model_card(candidate, decision, domain)
+    extra = {DECISION: document.encode(), CARD: card.encode()}
     if domain is not None:
         extra[DOMAIN] = to_json(domain)
     complete = with_extra(candidate, extra)

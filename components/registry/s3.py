@@ -19,8 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from components.errors import RegistryError
-from components.registry.checksums import damaged, parse_checksums, problems_of
+from components.registry.checksums import Checksums, damaged, parse_checksums, problems_of
 from components.registry.s3_errors import explained
 from components.registry.s3_uploads import abort_upload, unfinished_uploads
 from components.registry.store import (
@@ -179,26 +181,33 @@ class S3Store:
                 f"there is no version {name}", where=place, fix="`lesionflow models` lists them"
             )
         sums = parse_checksums(marker.data, where=place)
-        folder = cache / hashlib.sha256(marker.data).hexdigest()
-        if folder.is_dir():
-            if not list(problems_of(folder, sums)):
-                return folder
-            shutil.rmtree(folder)
-        fetched = cache / f".new-{uuid.uuid4().hex}"
-        there = self._objects(f"{VERSIONS}/{name}/")
-        try:
-            for file in sums.files:
-                if f"{VERSIONS}/{name}/{file}" not in there:
-                    raise damaged(place, f"{file} is missing")
-                self._download(f"{VERSIONS}/{name}/{file}", fetched / file)
-            (fetched / MARKER).write_bytes(marker.data)
-            for problem in problems_of(fetched, sums):
-                raise damaged(place, problem)
-            if not folder.exists():
+        digest = hashlib.sha256(marker.data).hexdigest()
+        cache.mkdir(parents=True, exist_ok=True)
+        folder, fetched = cache / digest, cache / f".new-{digest}"
+        with FileLock(cache / f"{digest}.lock"):  # processes of this machine share the cache
+            if folder.is_dir():
+                if not list(problems_of(folder, sums)):
+                    return folder
+                shutil.rmtree(folder)
+            shutil.rmtree(fetched, ignore_errors=True)  # of a process that was killed
+            try:
+                self._fetch(name, sums, fetched)
+                (fetched / MARKER).write_bytes(marker.data)
                 fetched.rename(folder)
-        finally:
-            shutil.rmtree(fetched, ignore_errors=True)
+            finally:
+                shutil.rmtree(fetched, ignore_errors=True)
         return folder
+
+    def _fetch(self, name: str, sums: Checksums, folder: Path) -> None:
+        """Download the files of a version and compare them with their checksums."""
+        place = f"{VERSIONS}/{name}"
+        there = self._objects(f"{place}/")
+        for file in sums.files:
+            if f"{place}/{file}" not in there:
+                raise damaged(f"{self._uri}/{place}", f"{file} is missing")
+            self._download(f"{place}/{file}", folder / file)
+        for problem in problems_of(folder, sums):
+            raise damaged(f"{self._uri}/{place}", problem)
 
     def remove_version(self, name: str) -> None:
         self._delete([f"{VERSIONS}/{name}/{MARKER}"])

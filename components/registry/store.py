@@ -91,7 +91,7 @@ class Store(Protocol):
         """Return a local folder with the files of a version, not yet verified."""
 
     def remove_version(self, name: str) -> None:
-        """Remove a version: it is gone at once or not at all for whoever reads."""
+        """Remove a version, if it is there: it is gone at once or not at all for whoever reads."""
 
     def leftovers(self) -> list[Leftover]:
         """Return what no operation will ever finish."""
@@ -155,11 +155,14 @@ class FolderStore:
         return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
     def digest(self, key: str) -> tuple[str, int] | None:
-        path = self._root / key
-        if not path.is_file():
+        try:
+            with (self._root / key).open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+                return digest, os.fstat(opened.fileno()).st_size
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
-        with path.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest(), path.stat().st_size
+        except OSError as error:
+            raise self._unreachable(error) from error
 
     # --- versions ----------------------------------------------------------------------------
     @property
@@ -198,7 +201,12 @@ class FolderStore:
     def remove_version(self, name: str) -> None:
         gone = self._versions / f".gone-{name}-{uuid.uuid4().hex[:8]}"
         with self._locked():
-            (self._versions / name).rename(gone)
+            try:
+                (self._versions / name).rename(gone)
+            except FileNotFoundError:
+                return  # somebody else was faster
+            except OSError as error:
+                raise self._unreachable(error) from error
             shutil.rmtree(gone)
 
     # --- what crashes leave --------------------------------------------------------------------

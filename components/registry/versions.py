@@ -16,10 +16,10 @@ from components.registry.aliases import (
     ALIASES,
     CHALLENGER,
     CHAMPION,
-    Champion,
     ChampionAlias,
     now,
 )
+from components.registry.champion import Champion
 from components.registry.checksums import Checksums, checksums_of, parse_checksums, verify
 from components.registry.config import RegistryParams
 from components.registry.looks import Looks
@@ -83,7 +83,9 @@ class Registry:
     # --- reading -----------------------------------------------------------------------------
     def versions(self) -> list[VersionInfo]:
         """Return the complete versions, oldest first."""
-        return [self.info(name) for name in self.store.versions()]
+        found = ((name, self._checksums(name)) for name in self.store.versions())
+        # Without checksums by now: it was removed since it was listed.
+        return [_info(name, sums) for name, sums in found if sums is not None]
 
     def info(self, version: str) -> VersionInfo:
         """Return what is known of a version without opening it.
@@ -93,15 +95,18 @@ class Registry:
         RegistryError
             There is no such version, or its checksums are damaged.
         """
-        sums = self.checksums(version)
-        return VersionInfo(version, sums.content_id, sums.created_at, tuple(sums.files))
+        return _info(version, self.checksums(version))
 
     def checksums(self, version: str) -> Checksums:
         """Return the checksums of a version; raises as `info`."""
-        found = self.store.read(f"{VERSIONS}/{version}/{MARKER}") if version else None
+        found = self._checksums(version) if version else None
         if found is None:
             raise self._unknown(version)
-        return parse_checksums(found.data, where=self.place(version))
+        return found
+
+    def _checksums(self, version: str) -> Checksums | None:
+        found = self.store.read(f"{VERSIONS}/{version}/{MARKER}")
+        return parse_checksums(found.data, where=self.place(version)) if found else None
 
     def document(self, version: str, name: str) -> Any:
         """Return a small JSON file of a version, such as `metrics.json`."""
@@ -214,9 +219,11 @@ class Registry:
         )
 
     def find(self, content_id: str) -> str | None:
-        """Return the version with this content, or None."""
+        """Return the version with this content, or None; one that is being removed is none."""
+        champion = self.champion.read()
+        removing = champion.removing if champion else ()
         for version in self.versions():
-            if version.content_id == content_id:
+            if version.content_id == content_id and version.name not in removing:
                 return version.name
         return None
 
@@ -235,10 +242,13 @@ class Registry:
         PromotionConflictError
             Somebody else is champion by now; nothing was changed.
         RegistryError
-            There is no such version.
+            There is no such version, or it is being removed; nothing was changed.
         """
-        content_id = self.info(version).content_id
-        return self.champion.promote(version, content_id, expected_champion, record)
+
+        def content_id_of(name: str) -> str:
+            return self.info(name).content_id
+
+        return self.champion.promote(version, content_id_of, expected_champion, record)
 
     def rollback(self) -> tuple[str, str]:
         """Make the previous champion champion again; return the old one and the new one.
@@ -272,7 +282,7 @@ class Registry:
         return checks.check(self, repair=repair)
 
     def prune(self, keep: int) -> list[str]:
-        """Remove all but the newest `keep` versions, those with an alias and the pinned ones."""
+        """Remove old versions; see `components.registry.check.prune`."""
         return checks.prune(self, keep, self._pinned)
 
     def place(self, version: str) -> str:
@@ -287,6 +297,10 @@ class Registry:
             where=self.store.uri,
             fix=f"the versions are: {listed}; the aliases champion, challenger and previous too",
         )
+
+
+def _info(version: str, sums: Checksums) -> VersionInfo:
+    return VersionInfo(version, sums.content_id, sums.created_at, tuple(sums.files))
 
 
 def open_registry(params: RegistryParams, layout: Layout) -> Registry:

@@ -139,13 +139,14 @@ def write_model(training: Training, folder: Path) -> None:
     anybody who loads it.
     """
     job = training.job
-    member = Member(file=WEIGHTS, backbone=job.backbone, preprocessing=job.preprocessing)
+    member = Member(
+        file=WEIGHTS, backbone=job.backbone, preprocessing=job.preprocessing, tta=job.params.tta
+    )
     facts = {"best_epoch": training.best_epoch, "precision": str(training.precision or "fp32")}
     model_file = ModelFile(
         classes=job.classes,
         malignant=job.malignant,
         members=(member,),
-        tta=job.params.tta,
         provenance=job.provenance | facts,
     )
     save_model(folder, [training.best_state], model_file)

@@ -48,7 +48,8 @@ def predict(
     from components.registry.model import Classifier, prediction_document, prediction_text
 
     classifier = Classifier.from_registry(_registry(), model)
-    document = prediction_document(classifier, classifier.predict(paths, any_picture=any_picture))
+    frame = classifier.predict(paths, any_picture=any_picture)
+    document = prediction_document(classifier, frame, any_picture=any_picture)
     print(json.dumps(document, indent=2) if as_json else prediction_text(document))
     if all(image["problem"] is not None for image in document["images"]):
         raise typer.Exit(2)
@@ -124,6 +125,6 @@ def check(
 def prune(
     keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions to keep.")] = 5,
 ) -> None:
-    """Remove old versions; what an alias names is always kept."""
+    """Remove old versions; champions, also former ones, and the challenger are always kept."""
     for name in _registry().prune(keep):
         print(f"removed {name}")

@@ -20,8 +20,10 @@ def register(app: typer.Typer) -> None:
 
 def score(
     predictions: Annotated[Path, typer.Argument(help="image_id, diagnosis, p_<class> …")],
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    resamples: Annotated[
+        int, typer.Option(min=100, max=100_000, help="Bootstrap resamples.")
+    ] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Compute every metric, with 95 % intervals, from anybody's prediction table."""

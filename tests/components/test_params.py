@@ -83,6 +83,17 @@ def test_every_wrong_key_is_named_at_once() -> None:
     assert "nonsense" in caught.value.what
 
 
+@pytest.mark.parametrize("kind", ["best_seed", "greedy_ensemble"])
+def test_seeds_of_different_folds_are_refused_before_they_are_trained_and_compared(
+    kind: str,
+) -> None:
+    document = _with("split.folds", 3) | {"seeds": [0, 1], "ranking": {"candidate": kind}}
+    with pytest.raises(ParamsError, match=rf"{kind}(.|\n)*seed_ensemble, or split.folds to 0"):
+        parse_params(document, where="params.yaml")
+    for allowed in ({"seeds": [0, 3]}, {"ranking": {"candidate": "seed_ensemble"}}):
+        parse_params(document | allowed, where="params.yaml")
+
+
 def test_a_missing_section_is_named() -> None:
     document = _document()
     del document["split"]

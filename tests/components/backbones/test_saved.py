@@ -29,9 +29,11 @@ CLASSES = ("bkl", "mel", "nv")
 BACKBONE = "mobilenet_v2"
 
 
-def member(file: str = "model.safetensors", pack_size: int = 40, **changes: float) -> Member:
+def member(
+    file: str = "model.safetensors", pack_size: int = 40, *, tta: bool = False, **changes: float
+) -> Member:
     preprocessing = Preprocessing.of(BACKBONE, pack_size=pack_size, fit="crop", image_size=32)
-    return Member(file=file, backbone=BACKBONE, preprocessing=preprocessing, **changes)
+    return Member(file=file, backbone=BACKBONE, preprocessing=preprocessing, tta=tta, **changes)
 
 
 def network(seed: int = 0) -> dict[str, torch.Tensor]:
@@ -54,12 +56,11 @@ def pictures(count: int, seed: int) -> np.ndarray:
     return patches.repeat(8, axis=1).repeat(8, axis=2)
 
 
-def save(folder: Path, *members: Member, tta: bool = False) -> ModelFile:
+def save(folder: Path, *members: Member) -> ModelFile:
     document = ModelFile(
         classes=CLASSES,
         malignant=("mel",),
         members=members,
-        tta=tta,
         provenance={"data_id": "d1", "num_train_images": 5},
     )
     return save_model(folder, [network(seed) for seed in range(len(members))], document)
@@ -256,7 +257,7 @@ def test_the_eight_views_are_all_flips_and_quarter_turns() -> None:
 def test_with_tta_a_turned_or_flipped_picture_keeps_its_probabilities(
     folder: Path, tmp_path: Path, squares: np.ndarray
 ) -> None:
-    edit(folder, tmp_path, tta=True)
+    save(tmp_path, member(tta=True))
     averaging, plain = load_model(tmp_path, device="cpu"), load_model(folder, device="cpu")
     upright = averaging.predict_proba(squares)
     np.testing.assert_allclose(plain.predict_proba(squares, tta=True), upright, atol=1e-12)
@@ -264,6 +265,27 @@ def test_with_tta_a_turned_or_flipped_picture_keeps_its_probabilities(
     for turned in (np.rot90(squares, axes=(1, 2)), squares[:, :, ::-1]):
         again = averaging.predict_proba(np.ascontiguousarray(turned))
         np.testing.assert_allclose(again, upright, atol=1e-4)
+
+
+def test_each_member_averages_over_the_views_or_not(tmp_path: Path, squares: np.ndarray) -> None:
+    save(tmp_path, member("a.safetensors", tta=True), member("b.safetensors"))
+    ensemble = load_model(tmp_path, device="cpu")
+    one = softmax(ensemble.logits(0, squares, tta=True))
+    two = softmax(ensemble.logits(1, squares, tta=False))
+    np.testing.assert_allclose(ensemble.predict_proba(squares), (one + two) / 2, atol=1e-12)
+    assert abs(ensemble.predict_proba(squares, tta=False) - (one + two) / 2).max() > 1e-3
+
+
+@pytest.mark.parametrize("tta", [True, False])
+def test_a_file_in_which_all_members_had_one_tta_is_read(
+    folder: Path, tmp_path: Path, tta: bool
+) -> None:
+    members = read_model(folder).model_dump(mode="json", exclude={"members": {"__all__": {"tta"}}})
+    edit(folder, tmp_path, members=members["members"], tta=tta)
+    assert [member.tta for member in read_model(tmp_path).members] == [tta]
+    edit(folder, tmp_path, members=[], tta=tta)
+    with pytest.raises(RegistryError, match="members"):
+        read_model(tmp_path)
 
 
 def test_logits_that_are_not_finite_are_an_error(tmp_path: Path, squares: np.ndarray) -> None:

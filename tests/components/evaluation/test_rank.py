@@ -192,13 +192,18 @@ def test_the_greedy_ensemble_picks_over_all_backbones(make_board: MakeBoard) -> 
     assert candidate["thresholds"][0]["score"] == "malignant"
 
 
-def test_runs_with_other_validation_images_make_no_greedy_ensemble(make_board: MakeBoard) -> None:
-    params, layout = make_board(backbones=("resnet18",), candidate="greedy_ensemble")
+@pytest.mark.parametrize("kind", ["best_seed", "greedy_ensemble"])
+def test_of_runs_with_other_validation_images_none_is_picked_as_the_best(
+    make_board: MakeBoard, kind: str
+) -> None:
+    """It would be the run with the easiest images."""
+    params, layout = make_board(backbones=("resnet18",), candidate=kind)
     path = layout.evaluation("resnet18", 1) / "validation.parquet"
     frame = read_table(path)
     write_table(frame[frame["group_id"] != frame["group_id"].iloc[0]], path)
-    with pytest.raises(ParamsError, match="greedy_ensemble"):
+    with pytest.raises(ParamsError, match=f"candidate is {kind}") as caught:
         rank.run(params, layout)
+    assert "seed_ensemble" in caught.value.fix
 
 
 def test_with_folds_the_seed_ensemble_has_no_validation_numbers(make_board: MakeBoard) -> None:

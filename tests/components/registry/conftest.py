@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from components.atomic import write_json
 from components.dataset import pack
 from components.dataset.measures import measure_bytes
 from components.evaluation import evaluate, rank
+from components.evaluation.ensembles import RunName
 from components.layout import Layout
 from components.params import Params, parse_params, read_yaml
 from components.registry.store import open_store
@@ -183,26 +185,26 @@ def train(
     sees the next class' one. `origin`: where the run says its weights come from.
     """
     params, layout = work.params.model_copy(update={"seeds": seeds}), work.layout
-    for number in seeds:
-        _fit_run(params, layout, skill, seed=seed + number, number=number, origin=origin)
-        evaluate.run(params, layout, BACKBONE, number)
-    write_json(
-        layout.profile(BACKBONE),
-        {
-            "backbone": BACKBONE,
+    for backbone in params.backbones:
+        for number in seeds:
+            run = RunName(backbone, number)
+            _fit_run(params, layout, run, skill, seed=seed + number, origin=origin)
+            evaluate.run(params, layout, backbone, number)
+        profile = {
+            "backbone": backbone,
             "num_parameters": 1,
             "macs": 1,
             "size_bytes": 1,
             "latency_ms": {"cpu_batch1": {"median": 7.5, "p95": 9.0}},
             "machine": {},
-        },
-    )
+        }
+        write_json(layout.profile(backbone), profile)
     rank.run(params, layout)
     return replace(work, params=params)
 
 
 def _fit_run(
-    params: Params, layout: Layout, skill: float, *, seed: int, number: int, origin: str
+    params: Params, layout: Layout, run: RunName, skill: float, *, seed: int, origin: str
 ) -> None:
     import torch
 
@@ -212,8 +214,8 @@ def _fit_run(
 
     classes = params.diagnoses.classes
     torch.manual_seed(seed)
-    network = create_backbone(BACKBONE, len(classes)).eval()
-    spec = Preprocessing.of(BACKBONE, pack_size=SIDE, fit="crop", image_size=SIDE)
+    network = create_backbone(run.backbone, len(classes)).eval()
+    spec = Preprocessing.of(run.backbone, pack_size=SIDE, fit="crop", image_size=SIDE)
     packed = pack.PackedImages.open(layout.packed)
     table = read_table(layout.splits).merge(read_table(layout.labels), on="image_id")
     train_rows = table[table["split"] == "train"]
@@ -231,14 +233,19 @@ def _fit_run(
         linear = next(m for m in network.head.modules() if isinstance(m, torch.nn.Linear))
         linear.weight.copy_((weights[:-1] / scale[:, None]).T)
         linear.bias.copy_(weights[-1] - (found.mean(0) / scale) @ weights[:-1])
-    member = Member(file="model.safetensors", backbone=BACKBONE, preprocessing=spec)
+    member = Member(
+        file="model.safetensors",
+        backbone=run.backbone,
+        preprocessing=spec,
+        tta=params.training_of(run.backbone).tta,
+    )
     model = ModelFile(
         classes=classes,
         malignant=params.diagnoses.malignant,
         members=(member,),
         provenance={"weights": {"origin": origin, "sha256": ""}},
     )
-    folder = layout.run(BACKBONE, number)
+    folder = layout.run(run.backbone, run.seed)
     save_model(folder, [network.state_dict()], model)
     images = evaluate.part_table(layout, "validation")
     probabilities = load_model(folder).predict_proba(
@@ -254,13 +261,23 @@ def _fit_run(
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """Run an S3 server on loopback; return its address."""
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
 
+    put, one_at_a_time = S3Response.put_object, Lock()
+
+    def put_in_one_step(response: S3Response) -> Any:
+        """Compare and write as S3 does; moto's threads may write between the two."""
+        with one_at_a_time:
+            return put(response)
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Response, "put_object", put_in_one_step)
+        server.start()
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+        server.stop()
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from components.registry.s3 import S3Store
 from components.registry.store import FolderStore, Store, open_store
 from components.registry.versions import Registry
 
-PROMOTER = Path(__file__).with_name("promoter.py")
+PROMOTER, WORKER = (Path(__file__).with_name(name) for name in ("promoter.py", "worker.py"))
 NUM_PROCESSES, PER_PROCESS = 4, 5
+Files = Callable[[str], dict[str, bytes]]
 
 
 def test_of_promotions_at_once_each_wins_or_is_told(uri: str, tmp_path: Path) -> None:
@@ -57,6 +58,80 @@ def test_of_promotions_at_once_each_wins_or_is_told(uri: str, tmp_path: Path) ->
     assert registry.check() == []
 
 
+def _at_once(uri: str, tmp_path: Path, *roles: tuple[str, ...]) -> list[Any]:
+    """Run one process per role (see `worker.py`), all started at once; return what they print.
+
+    Those that prune go on until all others have ended.
+    """
+    start, done = tmp_path / "start", tmp_path / "done"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), uri, str(tmp_path), str(number), *role],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number, role in enumerate(roles)
+    ]
+    try:
+        while len(list(tmp_path.glob("ready.*"))) < len(roles):
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.02)
+        start.touch()
+        said: dict[int, Any] = {}
+        for number in sorted(range(len(roles)), key=lambda number: roles[number][0] == "prune"):
+            if roles[number][0] == "prune":
+                done.touch()
+            said[number] = json.loads(processes[number].communicate(timeout=120)[0])
+            assert processes[number].returncode == 0
+    finally:
+        for process in processes:
+            process.kill()
+    return [said[number] for number in range(len(roles))]
+
+
+def test_of_promotions_and_prunes_at_once_no_champion_is_removed(
+    uri: str, tmp_path: Path, files_of: Files
+) -> None:
+    registry = Registry(open_store(uri, tmp_path), "tiny", tmp_path / "cache")
+    words = [f"word {number}" for number in range(20)]
+    names = [registry.publish(files_of(word), content_id=word) for word in words]
+    registry.promote(names[-1], None, {})
+    newest_first = names[-2::-1]  # the prunes begin with the oldest: they meet on the way
+    roles = [("promote", *newest_first[0::2]), ("promote", *newest_first[1::2])]
+    *outcomes, first, second = _at_once(uri, tmp_path, *roles, ("prune",), ("prune",))
+    outcome = outcomes[0] | outcomes[1]
+    won = {version for version, told in outcome.items() if told == "promoted"}
+    removed = {*first, *second}
+    assert won and removed and not won & removed
+    told = [said for said in outcome.values() if said != "promoted"]
+    expected = r"no version 'v\d+'|v\d+ is being removed|v\d+ was not made champion"
+    assert all(re.search(expected, said) for said in told)
+
+    champion, history = registry.champion.read(), registry.champion.history()
+    assert champion is not None
+    assert champion.removing == ()
+    assert {event.new for event in history} == {names[-1], *won}
+    assert [*champion.line, champion.version] == [event.new for event in history]
+    assert {info.name for info in registry.versions()} == {*names} - removed
+    assert registry.check() == []
+    for _ in won:
+        registry.rollback()
+    assert registry.fetch("champion") == registry.fetch(names[-1])
+
+
+def test_processes_that_share_a_cache_mend_and_fetch_the_same_versions(
+    s3_bucket: str, tmp_path: Path, files_of: Files
+) -> None:
+    uri = f"s3://{s3_bucket}/registry"
+    registry = Registry(S3Store(uri), "tiny", tmp_path / "cache")
+    words = [f"word {number}" for number in range(8)]
+    names = [registry.publish(files_of(word), content_id=word) for word in words]
+    for name in names[::2]:
+        (registry.fetch(name) / "model.json").write_text("spoilt")
+    for said in _at_once(uri, tmp_path, *[("fetch", *names)] * 4):
+        assert said == [f'"{word}"' for word in words]
+
+
 def test_the_same_content_published_at_once_is_one_version(tmp_path: Path) -> None:
     """In a folder for certain; on S3 two processes at the very same moment may make two."""
     start = tmp_path / "start"
@@ -67,9 +142,6 @@ def test_the_same_content_published_at_once_is_one_version(tmp_path: Path) -> No
     registry = Registry(FolderStore(tmp_path / "registry"), "tiny", tmp_path / "cache")
     assert [info.name for info in registry.versions()] == ["v0001"]
     assert registry.check() == []
-
-
-Files = Callable[[str], dict[str, bytes]]
 
 
 def _promote(store: Store, files: dict[str, bytes], word: str, cache: Path) -> str:
@@ -160,12 +232,44 @@ def test_a_promotion_killed_anywhere_leaves_the_old_or_the_new_champion(
         assert [event.sequence for event in history] == list(range(1, len(history) + 1))
         assert [event.old for event in history] == [None, *(event.new for event in history[:-1])]
         assert history[-1] == after.event
-        registry.prune(1)  # so that every promotion has about as many steps
+        needed = registry.aliases().values()
+        for info in registry.versions()[:-1]:  # so that every promotion has about as many steps
+            if info.name not in needed:
+                registry.store.remove_version(info.name)
     assert outcomes == {True, False}, "the kills did not lie on both sides of the move"
     last = _promote(_fresh(uri), files_of("last"), "last", cache)
     assert registry.fetch(last).name is not None
     assert registry.alias("champion") == last
     assert registry.check() == []
+
+
+def test_a_prune_killed_anywhere_is_ended_by_a_repair(
+    uri: str, tmp_path: Path, files_of: Files
+) -> None:
+    kills, cache = 10, tmp_path / "cache"
+    registry = Registry(_fresh(uri), "tiny", cache)
+    _promote(_fresh(uri), files_of("first"), "first", cache)
+
+    def prune() -> None:
+        Registry(_fresh(uri), "tiny", cache).prune(1)
+
+    def publish(word: str) -> None:
+        for content in (word, f"{word} again"):
+            registry.publish(files_of(content), content_id=content)
+
+    publish("old")
+    num_steps = _in_child(prune, _steps(uri), -1)
+    found = set()
+    for number in range(kills):
+        publish(f"word {number}")
+        assert _in_child(prune, _steps(uri), number * (num_steps - 1) // (kills - 1)) == -1
+        assert registry.fetch("champion") == registry.fetch("v0001")
+        found |= {finding["kind"] for finding in registry.check()}
+        registry.check(repair=True)
+        assert registry.check() == []
+        registry.prune(1)
+        assert len(registry.versions()) == 2
+    assert found == {"leftover", "unfinished removal"}
 
 
 def test_a_publication_under_way_is_no_leftover(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from components.params import load_params
 from components.registry.config import GateParams
 from components.registry.gates import at_least, at_most, melanoma_sensitivity, quality_gates
 
@@ -82,6 +84,36 @@ def _verdicts(metrics: dict[str, Any], latency: float | None, **bounds: Any) -> 
     params = OFF.model_copy(update=bounds)
     gates = quality_gates(MELANOMA, metrics, latency, ("mel",), params)
     return {gate.name: gate.verdict for gate in gates}
+
+
+def test_a_model_that_cannot_see_melanoma_fails_the_gates_of_the_recipe_of_real_images(
+    repo: Path,
+) -> None:
+    """Nothing else is wrong with it: six of seven diagnoses are all right."""
+    params = load_params(repo / "params" / "ham10000.yaml")
+    classes, rng = params.diagnoses.classes, np.random.default_rng(0)
+    truth = rng.permutation(np.repeat(np.arange(len(classes)), 40))
+    melanoma, nevus = classes.index("mel"), classes.index("nv")
+    scores = 0.01 + 0.9 * np.eye(len(classes))[np.where(truth == melanoma, nevus, truth)]
+    scores[:, melanoma] = rng.uniform(0.0, 0.01, len(truth))
+    table = _table(
+        diagnosis=np.array(classes)[truth],
+        **{f"p_{name}": scores[:, number] for number, name in enumerate(classes)},
+    )
+    by_sex = [
+        {
+            "value": value,
+            "balanced_accuracy": found,
+            "intervals": {"balanced_accuracy": [0.8, 0.9]},
+            "num_classes": len(classes),
+        }
+        for value, found in (("female", 0.84), ("male", 0.86))
+    ]
+    metrics = _metrics(balanced_accuracy=6 / 7, subgroups={"sex": by_sex})
+    gates = quality_gates(table, metrics, 110.0, params.diagnoses.malignant, params.gates)
+    verdicts = {gate.name: gate.verdict for gate in gates}
+    assert verdicts.pop("min_melanoma_sensitivity") == "failed"
+    assert set(verdicts.values()) == {"passed"}
 
 
 def test_all_gates_are_off_without_bounds_and_show_their_values() -> None:

@@ -63,6 +63,17 @@ def test_every_answer_says_what_it_is_not_for(work: Work, classifier: Classifier
     assert document["model"] == "tiny v0001"
 
 
+def test_without_a_domain_every_answer_and_the_card_say_that_nothing_is_checked(
+    work: Work, classifier: Classifier
+) -> None:
+    """Sixteen validation pictures are too few to tell what is unlike them."""
+    document = prediction_document(classifier, classifier.predict([work.layout.images]))
+    assert document["domain_check"].startswith("not checked: tiny v0001 has no domain.json")
+    assert document["domain_check"] in prediction_text(document)
+    card = (work.registry.fetch("champion") / "card.md").read_text()
+    assert "Pictures of another kind: not checked" in card
+
+
 def test_a_path_that_does_not_exist_is_refused(classifier: Classifier, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no such file"):
         classifier.predict([tmp_path / "none.jpg"])

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from components.dataset.decode import PackSpec, decode_to_square
 from components.errors import RegistryError
-from components.registry.model import Classifier
+from components.registry.model import Classifier, prediction_document
 from components.registry.ood import (
     DOMAIN,
     LEAST_IMAGES,
@@ -147,4 +147,9 @@ def test_predict_refuses_a_photograph_unless_told_to(
     assert found["problem"].notna().tolist() == [True, False]
     assert found["p_mel"].isna().tolist() == [True, False]
     assert "does not look like" in found["problem"][0]
-    assert classifier.predict([tmp_path / "photo.jpg"], any_picture=True)["problem"][0] is None
+    assert prediction_document(classifier, found)["domain_check"] == "checked"
+    assert "are refused" in (work.registry.fetch("champion") / "card.md").read_text()
+    any_picture = classifier.predict([tmp_path / "photo.jpg"], any_picture=True)
+    assert any_picture["problem"][0] is None
+    document = prediction_document(classifier, any_picture, any_picture=True)
+    assert document["domain_check"].startswith("not checked: any picture was asked for")

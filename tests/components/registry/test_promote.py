@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,18 +15,20 @@ import pytest
 
 from components.backbones.saved import read_model
 from components.errors import RegistryError
+from components.evaluation.ensembles import candidate_predictions
 from components.layout import Layout
 from components.registry.aliases import PromotionConflictError
 from components.registry.candidate import build_candidate
 from components.registry.decision import Decision
+from components.registry.model import Classifier
 from components.registry.promote import (
     decide,
     decision_rows,
     promote_candidate,
     promote_version,
 )
-from components.registry.versions import version_rows
-from components.tables import read_table, write_table
+from components.registry.versions import Registry, version_rows
+from components.tables import probability_columns, read_table, write_table
 
 from .conftest import Work, train
 
@@ -68,7 +71,9 @@ def test_the_first_candidate_that_passes_becomes_champion(work: Work) -> None:
         "model.safetensors",
         "predictions",
     }
-    assert json.loads((folder / "decision.json").read_text())["promoted"]
+    assert json.loads((folder / "decision.json").read_text())["passed_gates"]
+    (event,) = work.registry.champion.history()
+    assert event.record["promoted"]
 
 
 def test_the_version_says_where_it_comes_from(work: Work) -> None:
@@ -152,6 +157,7 @@ def test_too_few_images_of_a_class_leave_it_undecided_which_is_not_passed(work: 
     assert _verdicts(decision)["max_worse_than_champion"] == "undecided"
     assert "too few of bkl 4, mel 4, nv 4 (at least 5)" in decision.reason
     assert work.registry.aliases() == {"champion": "v0001", "challenger": "v0002"}
+    assert work.registry.document("v0002", "decision.json")["passed_gates"] is False
     decided = promote_version(work.gates(min_images_per_class=2).params, work.layout, "challenger")
     assert decided.promoted
     assert work.registry.alias("champion") == "v0002"
@@ -256,6 +262,30 @@ def test_two_promotions_at_once_one_wins_and_the_other_is_told(work: Work) -> No
         registry.promote(name, decision.champion, decision.as_dict())
 
 
+def test_a_version_that_lost_its_race_does_not_say_that_it_was_promoted(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _promote(work)
+    train(work, skill=1.0, seed=7)
+    publish = Registry.publish
+
+    def publish_and_be_overtaken(registry: Registry, files: Any, content_id: str) -> str:
+        name = publish(registry, files, content_id)
+        winner = publish(registry, {"model.json": b"{}"}, "winner")
+        registry.promote(winner, "v0001", {})
+        return name
+
+    monkeypatch.setattr(Registry, "publish", publish_and_be_overtaken)
+    with pytest.raises(PromotionConflictError, match=r"v0002 was not made champion.*v0003"):
+        _promote(work.gates(min_images_per_class=2))
+    said = work.registry.document("v0002", "decision.json")
+    assert said["passed_gates"] is True
+    assert said["held_against"] == "v0001"
+    assert not {"promoted", "changed", "reason", "version"} & set(said)
+    assert "promoted" not in (work.registry.fetch("v0002") / "card.md").read_text()
+    assert [event.new for event in work.registry.champion.history()] == ["v0001", "v0003"]
+
+
 def test_a_damaged_champion_leaves_it_undecided(work: Work) -> None:
     _promote(work)
     weights = work.layout.root / "registry" / "tiny" / "versions" / "v0001" / "model.safetensors"
@@ -353,6 +383,28 @@ def test_the_list_of_versions_says_how_each_stood_at_the_gates(work: Work) -> No
     challenger = version_rows(work.registry)[0]
     assert challenger["alias"] == "challenger"
     assert challenger["gates"].endswith("passed, max_worse_than_champion undecided")
+
+
+def test_what_rank_chooses_of_runs_with_and_without_tta_predicts_its_rows(work: Work) -> None:
+    backbones = {"mobilenet_v2": {"tta": True}, "mobilenet_v1": {}}
+    ranking = work.params.ranking.model_copy(update={"candidate": "greedy_ensemble"})
+    params = work.params.model_copy(update={"backbones": backbones, "ranking": ranking})
+    mixed = train(replace(work, params=params), skill=0.9, seed=2)
+    chosen = json.loads(work.layout.leaderboard.read_text())["candidate"]
+    assert {member["backbone"] for member in chosen["members"]} == set(backbones)
+    decision = _promote(mixed)
+    assert decision.promoted
+    assert _verdicts(decision)["reproduces"] == "passed"
+    members = read_model(work.registry.fetch("champion")).members
+    assert {member.backbone: member.tta for member in members} == {
+        "mobilenet_v1": False,
+        "mobilenet_v2": True,
+    }
+    table = candidate_predictions(work.layout, chosen, "test")
+    paths = [work.layout.images / f"{name}.png" for name in table["image_id"]]
+    found = Classifier.from_registry(work.registry).predict(paths)
+    columns = probability_columns(params.diagnoses.classes)
+    assert np.abs(found[columns].to_numpy() - table[columns].to_numpy()).max() < 1e-5
 
 
 def test_the_champion_predicts_new_test_images_from_their_bytes(work: Work) -> None:
