@@ -27,13 +27,13 @@ lint: install  ## formatting, lint rules, types
 	$(BIN)/mypy
 
 test: lint  ## everything that CI runs first
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m 'not slow and not drill'
 
 test-slow: install  ## what takes minutes: faults, real data at length, the short drills
-	$(BIN)/pytest -m 'slow and not drill'
+	$(BIN)/pytest -m slow
 
 drills: install  ## every drill of docs/reliability.md, three times in a row
-	for time in 1 2 3; do $(BIN)/pytest tests/drills || exit 1; done
+	for time in 1 2 3; do $(BIN)/pytest -m drill || exit 1; done
 
 bench: install  ## speed as ratios, written to benchmarks/results/
 	$(BIN)/python -m benchmarks

@@ -18,7 +18,7 @@ from .runs import Run, half_written, results
 
 StartRun = Callable[..., Run]
 
-pytestmark = [pytest.mark.slow, pytest.mark.drill]
+pytestmark = pytest.mark.drill
 
 
 class SmallDisk:

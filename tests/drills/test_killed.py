@@ -12,9 +12,10 @@ from .runs import Run, epochs_stored, half_written, results
 
 StartRun = Callable[..., Run]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.drill
 
 
+@pytest.mark.slow
 def test_everything_killed_while_training_then_the_same_command(
     untrained: Path, expected: dict[str, str], start: StartRun
 ) -> None:
@@ -30,7 +31,6 @@ def test_everything_killed_while_training_then_the_same_command(
     assert again.leaves_no_process()
 
 
-@pytest.mark.drill
 def test_interrupted_once_ends_in_order(
     untrained: Path, expected: dict[str, str], start: StartRun
 ) -> None:
@@ -47,7 +47,6 @@ def test_interrupted_once_ends_in_order(
     assert results(untrained) == expected
 
 
-@pytest.mark.drill
 def test_interrupted_twice_ends_at_once(
     untrained: Path, expected: dict[str, str], start: StartRun
 ) -> None:

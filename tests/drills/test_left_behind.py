@@ -16,7 +16,7 @@ from .runs import Run, results
 
 StartRun = Callable[..., Run]
 
-pytestmark = [pytest.mark.slow, pytest.mark.drill]
+pytestmark = pytest.mark.drill
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from .runs import Run, epochs_stored, results
 
 StartRun = Callable[..., Run]
 
-pytestmark = [pytest.mark.slow, pytest.mark.drill]
+pytestmark = pytest.mark.drill
 
 
 class Server:

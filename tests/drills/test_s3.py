@@ -21,7 +21,7 @@ from .runs import Run, epochs_stored, results
 
 StartRun = Callable[..., Run]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.drill
 AWAY_SECONDS = 15.0
 
 
@@ -76,6 +76,7 @@ def _assert_sound(registry: Registry, files: dict[str, Path], fetched: Path) -> 
     assert registry.check() == []
 
 
+@pytest.mark.slow
 def test_a_promotion_among_errors_and_slow_answers(
     s3: FaultyS3, registry: Registry, files: dict[str, Path]
 ) -> None:
@@ -85,6 +86,7 @@ def test_a_promotion_among_errors_and_slow_answers(
     _assert_sound(registry, files, fetched)
 
 
+@pytest.mark.slow
 def test_a_promotion_waits_for_an_s3_that_is_away(
     s3: FaultyS3, registry: Registry, files: dict[str, Path]
 ) -> None:
@@ -95,7 +97,6 @@ def test_a_promotion_waits_for_an_s3_that_is_away(
     _assert_sound(registry, files, fetched)
 
 
-@pytest.mark.drill
 def test_a_promotion_waits_for_a_minute(
     s3: FaultyS3, registry: Registry, files: dict[str, Path]
 ) -> None:
@@ -139,7 +140,6 @@ def test_what_goes_to_the_storage_arrives_whole(
         assert (tmp_path / "fetched" / name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.drill
 def test_a_whole_run_while_s3_is_away_for_a_minute(
     untrained: Path,
     expected: dict[str, str],

@@ -11,7 +11,7 @@ from .runs import Run, results
 
 StartRun = Callable[..., Run]
 
-pytestmark = [pytest.mark.slow, pytest.mark.drill]
+pytestmark = pytest.mark.drill
 
 
 def test_another_time_zone_puts_nothing_out_of_date(

@@ -11,7 +11,7 @@ from .runs import Run, epochs_stored, results
 
 StartRun = Callable[..., Run]
 
-pytestmark = [pytest.mark.slow, pytest.mark.drill]
+pytestmark = pytest.mark.drill
 
 
 def test_the_second_is_refused_and_the_first_is_sound(

@@ -35,7 +35,7 @@ def statuses(environment: dict[str, str]) -> list[str]:
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_an_interrupted_run_stops_its_jobs(
     finished_copy: Path,
     job_server: dict[str, str],
