@@ -2,7 +2,8 @@
 
 `retrain` of three backbones on real images, from an empty workspace to the promoted model, divided
 by the time that the same training loops (same recipe, same images, all cores, no Ray, no Prefect,
-no DVC) take one after the other. Also: what `retrain` costs when nothing has changed.
+no DVC) take one after the other. Also: what `retrain` costs when nothing has changed, and what of
+the whole run was spent while no stage was at work (a stage's time includes that of its DVC).
 
 Usage: python -m benchmarks.whole_run [--epochs N]
 """
@@ -11,13 +12,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import write_results
 
@@ -43,17 +48,50 @@ def main() -> None:
         # A tenth of the images that the recipe's gates were measured on: it must still promote.
         settings = (f"training.epochs={chosen.epochs}", "gates={min_balanced_accuracy: 0.4}")
         whole = _lesionflow(workspace, "retrain", *(part for s in settings for part in ("-S", s)))
+        events = read_events(workspace)
         again = _lesionflow(workspace, "retrain")
         bare = _bare_loops(workspace)
+    stages = stage_seconds(events)
+    (run,) = (event["seconds"] for event in events if event["event"] == "run_ended")
     rows = [
         {"case": "whole run, three backbones", "value": round(whole, 1), "unit": "s"},
         {"case": "bare training loops, one after the other", "value": round(bare, 1), "unit": "s"},
         {"case": "whole run / bare loops", "value": round(whole / bare, 2), "unit": "ratio"},
+        {
+            "case": "flow overhead: the command less its stages",
+            "value": round(whole - stages, 1),
+            "unit": "s",
+        },
+        {
+            "case": "of it, the flow run less its stages",
+            "value": round(run - stages, 1),
+            "unit": "s",
+        },
         {"case": "run again, nothing changed", "value": round(again, 1), "unit": "s"},
     ]
     for row in rows:
         print(f"{row['case']}: {row['value']} {row['unit']}", flush=True)
     write_results("whole_run", rows)
+
+
+def read_events(workspace: Path) -> list[dict[str, Any]]:
+    """Return the events of the runs in `workspace`, oldest first."""
+    lines = (workspace / ".lesionflow" / "events.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in lines.splitlines()]
+
+
+def stage_seconds(events: Iterable[Mapping[str, Any]]) -> float:
+    """Return for how long at least one stage was at work."""
+    at_work, since, total = 0, 0.0, 0.0
+    for event in events:
+        now = datetime.fromisoformat(event["time"]).timestamp()
+        if event["event"] == "stage_started":
+            since = now if at_work == 0 else since
+            at_work += 1
+        elif event["event"] in ("stage_ended", "stage_failed"):
+            at_work -= 1
+            total += now - since if at_work == 0 else 0.0
+    return total
 
 
 def _fresh_clone(target: Path) -> Path:

@@ -43,6 +43,8 @@ class ScheduleParams(Settings):
     timezone: str = "UTC"
     wait_minutes: float = Field(default=60.0, ge=0)
     """How long a run of a deployment waits for another one that is at work in the workspace."""
+    timeout_hours: float | None = Field(default=48.0, gt=0)
+    """How long a run of a deployment may work before it is ended as failed; null: no limit."""
 
     @model_validator(mode="after")
     def _cron_and_timezone_exist(self) -> Self:

@@ -27,6 +27,7 @@ from tasks.promotion import recall_test_uses
 from tasks.stage import StageError, end_running_stages, run_stage
 
 _NUM_WAITING = 2  # one for the next free place, one for a node that joins
+_MEASURES_TIME = "profile"  # the stage whose result other work on the machine would change
 
 
 class RunError(LesionflowError):
@@ -126,7 +127,8 @@ def run_stages(
 ) -> None:
     """Bring `stages` (in topological order) up to date; of those that can start, the first does.
 
-    A failed stage stops only what stands below it; the others are finished and kept.
+    A stage that measures time runs when no other does, after all that need not wait for it. A
+    failed stage stops only what stands below it; the others are finished and kept.
 
     Raises
     ------
@@ -139,7 +141,9 @@ def run_stages(
     runner: ThreadPoolTaskRunner[State] = ThreadPoolTaskRunner(max_workers=side_by_side)
     with runner:
         try:
-            for stage in stages:
+            for stage in measured_last(stages):
+                if stage.kind == _MEASURES_TIME and stage.name in todo:
+                    _wait_for(futures.values())
                 futures[stage.name] = runner.submit(
                     run_stage.with_options(name=stage.kind),
                     parameters={
@@ -150,8 +154,7 @@ def run_stages(
                     },
                     wait_for=[futures[name] for name in stage.upstream if name in futures],
                 )
-            for future in futures.values():
-                future.wait()
+            _wait_for(futures.values())
         except BaseException:
             _end(runner)
             raise
@@ -159,6 +162,26 @@ def run_stages(
     found = [failure for failure in failures if failure is not None]
     if found:
         raise RunError(found)
+
+
+def measured_last(stages: Iterable[Stage]) -> list[Stage]:
+    """Return `stages` with those that measure time, and what stands below them, behind the others.
+
+    The order stays topological.
+    """
+    first: list[Stage] = []
+    last: dict[str, Stage] = {}
+    for stage in stages:
+        if stage.kind == _MEASURES_TIME or not last.keys().isdisjoint(stage.upstream):
+            last[stage.name] = stage
+        else:
+            first.append(stage)
+    return [*first, *last.values()]
+
+
+def _wait_for(futures: Iterable[PrefectConcurrentFuture[State]]) -> None:
+    for future in futures:
+        future.wait()
 
 
 def _end(runner: ThreadPoolTaskRunner[State]) -> None:

@@ -26,6 +26,8 @@ from components.repository import RecordError, TransferError
 from flows.hooks import hooks
 from flows.pipeline import RunError, today
 from flows.promote import finish
+from flows.time_limit import TimeLimitError, time_limit
+from flows.workspace import of_deployment
 from tasks.links import described
 from tasks.notifications import tell_champion
 from tasks.sync import clone, pull, push, record
@@ -71,6 +73,8 @@ def retrain_clone(
     ------
     RunError
         Stages failed; what was done is pushed, and recorded if there is a branch for it.
+    TimeLimitError
+        This run belongs to a deployment and took longer than `schedule.timeout_hours`; as above.
     ParamsError
         The ref or the remote does not exist, or the registry would be removed with the clone.
     """
@@ -79,12 +83,13 @@ def retrain_clone(
         commit = clone(repository, ref, record_on, layout.root)
         params = load_params(layout.params)
         _check_outlives(params)
-        pull(layout.root, remote, cache)
+        hours = params.schedule.timeout_hours if of_deployment() else None
         try:
-            with described(layout):
+            with described(layout), time_limit(hours):
+                pull(layout.root, remote, cache)
                 refresh_sources(params, layout)
                 outcome = finish(layout)
-        except RunError:
+        except (RunError, TimeLimitError):
             with suppress(TransferError, RecordError):  # shown by the task; the run failed before
                 _leave(layout, commit, "unfinished", remote, record_on)
             raise

@@ -14,6 +14,7 @@ from prefect.states import Completed
 from components.errors import ResourceError
 from components.layout import Layout
 from components.params import load_params
+from flows.time_limit import time_limit
 from tasks.links import described
 from tasks.notifications import SKIPPED
 
@@ -29,28 +30,34 @@ def alone(layout: Layout, work: Callable[[], T]) -> T:
 
     A run by hand that finds another one is refused at once: somebody is there to read it. A run
     of a deployment waits for `schedule.wait_minutes`, and then ends in the state `Skipped`, which
-    is no failure: the next one does what this one would have done.
+    is no failure: the next one does what this one would have done. It may work for
+    `schedule.timeout_hours`.
 
     Raises
     ------
     BusyError
         Another run is at work, and this one was started by hand.
+    TimeLimitError
+        This run belongs to a deployment and took too long.
     """
-    context = FlowRunContext.get()
-    scheduled = (
-        context is not None
-        and context.flow_run is not None
-        and context.flow_run.deployment_id is not None
-    )
-    minutes = load_params(layout.params).schedule.wait_minutes if scheduled else 0
+    scheduled = of_deployment()
+    schedule = load_params(layout.params).schedule
+    minutes, hours = (schedule.wait_minutes, schedule.timeout_hours) if scheduled else (0.0, None)
     try:
-        with exclusive(layout, 60.0 * minutes), described(layout):
+        with exclusive(layout, 60.0 * minutes), described(layout), time_limit(hours):
             return work()
     except BusyError as busy:
         if not scheduled:
             raise
         # Prefect takes a state that a flow returns for the run's own.
         return cast(T, Completed(name=SKIPPED, message=busy.what))
+
+
+def of_deployment() -> bool:
+    """Whether the present run belongs to a deployment: nobody sits in front of it."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context is not None else None
+    return run is not None and run.deployment_id is not None
 
 
 @contextmanager

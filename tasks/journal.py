@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from prefect import Flow
+from prefect import Flow, runtime
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.runtime import flow_run
 
 from components.layout import Layout
 
@@ -30,24 +29,29 @@ _KEPT = 3
 
 def note(layout: Layout, event: str, **facts: object) -> None:
     """Write down `event` of the present flow run."""
-    run = {"run_id": flow_run.id, "run": flow_run.name}
+    run = {"run_id": runtime.flow_run.id, "run": runtime.flow_run.name}
     _append(_place(layout.root), event, run | facts)
 
 
-def note_start(flow: Flow[..., Any], run: FlowRun, _: State[Any]) -> None:
+def note_start(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
     """Write down that a run has started (a hook for running)."""
-    _note_run("run_started", flow, run)
+    _note_run("run_started", flow, flow_run)
 
 
-def note_end(flow: Flow[..., Any], run: FlowRun, state: State[Any]) -> None:
-    """Write down how a run has ended (a hook for all ends)."""
-    seconds = (state.timestamp - run.start_time).total_seconds() if run.start_time else 0.0
+def note_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """Write down how a run has ended (a hook for all ends).
+
+    Of a cancelled run, and of one that was killed, Prefect's runner calls it from outside, by the
+    names of the parameters, and of a cancelled one before its last state.
+    """
+    started = flow_run.start_time
+    seconds = (state.timestamp - started).total_seconds() if started else 0.0
     first_line = (state.message or "").partition("\n")[0]
     _note_run(
         "run_ended",
         flow,
-        run,
-        state=state.name,
+        flow_run,
+        state="Cancelled" if state.is_cancelling() else state.name,
         seconds=round(max(seconds, 0.0), 3),
         message=first_line,
     )

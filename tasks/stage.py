@@ -10,9 +10,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
@@ -29,7 +30,7 @@ from tasks.graph import Stage
 from tasks.journal import note
 
 _DVC_FAILED = "ERROR: failed to reproduce"  # the message of the stage, or of ours, says more
-_running: set[subprocess.Popen[str]] = set()
+_running: dict[subprocess.Popen[str], str] = {}
 _running_lock = threading.Lock()
 
 
@@ -181,27 +182,40 @@ def _subprocess(
         start_new_session=True,
     )
     with _running_lock:
-        _running.add(process)
+        _running[process] = stage
     try:
         yield process
     finally:
         end_process_group(process)
         with _running_lock:
-            _running.discard(process)
+            del _running[process]
 
 
 def end_process_group(process: subprocess.Popen[str], grace_seconds: float = 10) -> None:
     """End a stage and everything that it started: ask first, then kill."""
     import signal
 
+    if process.poll() is not None:
+        return
     for how in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is not None:
-            return
         try:
             os.killpg(process.pid, how)
-            process.wait(timeout=grace_seconds)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
+        except ProcessLookupError:
+            return
+        # DVC ends at once, and the command that it runs may not: it would keep our pipe open.
+        end = time.monotonic() + grace_seconds
+        while _at_work(process.pid) and time.monotonic() < end:
+            time.sleep(0.1)
+        process.poll()
+
+
+def _at_work(group: int) -> bool:
+    """Whether a process of `group` has not ended; one that nobody has reaped yet has."""
+    for process in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(process.pid) == group and process.info["status"] != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def end_running_stages() -> None:
@@ -210,3 +224,11 @@ def end_running_stages() -> None:
         running = list(_running)
     for process in running:
         end_process_group(process)
+
+
+def running_stages() -> list[str]:
+    """Return the names of the stages that this process has under way.
+
+    Takes no lock, for a signal handler asks, too: the main thread may be what holds it.
+    """
+    return sorted(_running.values())

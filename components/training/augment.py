@@ -137,19 +137,35 @@ def cut_out(images: Tensor, draws: Tensor, side: float) -> Tensor:
     return images.masked_fill((in_rows[:, None, :, None] & in_columns[:, None, None, :]), 0.0)
 
 
-def mixed(
-    images: Tensor, targets: Tensor, draws: npt.NDArray[np.float32], params: TrainingParams
-) -> tuple[Tensor, Tensor]:
-    """Mix every image with its neighbour in the batch (mixup or CutMix), and so their targets.
+def mixes(params: TrainingParams) -> bool:
+    """Whether images are mixed with each other (mixup or CutMix)."""
+    return bool(params.mixup or params.cutmix)
 
-    `draws` `[NUM_DRAWS]` are those of one image of the batch: there is one share per batch, as in
-    both papers' code.
+
+def mixed(
+    images: Tensor,
+    targets: Tensor,
+    draws: npt.NDArray[np.float32],
+    params: TrainingParams,
+    count: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Mix every image with the one before it (mixup or CutMix), the first with the last one.
+
+    Parameters
+    ----------
+    images, targets
+        `[N, C, H, W]` and `[N, num_classes]`.
+    draws
+        `[NUM_DRAWS]` of one image: there is one share per batch, as in both papers' code.
+    count
+        How many of the images to return; what stands behind them is only mixed in.
     """
-    if not (params.mixup or params.cutmix) or len(images) < 2:
+    if not mixes(params) or len(images) < 2:
         return images, targets
     with_cutmix = bool(params.cutmix) and (not params.mixup or draws[14] < 0.5)
     share = _beta(float(draws[15]), params.cutmix if with_cutmix else params.mixup)
-    others, other_targets = images.roll(1, 0), targets.roll(1, 0)
+    others, other_targets = images.roll(1, 0)[:count], targets.roll(1, 0)[:count]
+    images, targets = images[:count], targets[:count]
     if with_cutmix:
         height, width = images.shape[-2:]
         side = math.sqrt(1 - share)

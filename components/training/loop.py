@@ -23,7 +23,14 @@ from components.training.job import Job
 from components.training.losses import Loss, build_loss
 from components.training.progress import Reporter
 from components.training.ranks import Ranks
-from components.training.sampling import batches, class_quotas, draws, epoch_order
+from components.training.sampling import (
+    Ints,
+    batches,
+    class_quotas,
+    draws,
+    epoch_order,
+    with_partner,
+)
 
 if TYPE_CHECKING:
     from components.backbones.heads import Classifier
@@ -57,6 +64,8 @@ class Training:
         self.steps = batches(
             self.num_images, params.batch_size, self.ranks.rank, self.ranks.world_size
         )
+        # The same steps with the positions of all workers.
+        self.whole_steps = batches(self.num_images, params.batch_size, 0, 1)
         recipe.freeze(self.model, params, job.backbone)
         self.optimizer = recipe.build_optimizer(self.model, params, job.backbone)
         self.schedule = recipe.Schedule(
@@ -181,21 +190,12 @@ def train_epoch(training: Training, reporter: Reporter) -> tuple[float, float]:
     check_every = 1 if training.device.type == "cpu" else _GPU_STEPS_BETWEEN_CHECKS
     total = torch.zeros((), device=training.device, dtype=torch.float64)
     peak = 0.0
-    for step, (positions, num_together) in enumerate(training.steps):
+    for step, (_, num_together) in enumerate(training.steps):
         done = epoch * len(training.steps) + step
         rate = training.schedule.set(done)
         peak = max(peak, rate)
 
-        chosen = order[positions]
-        images = augment.augmented(
-            training.squares[job.train.rows[chosen]],
-            torch.from_numpy(uniform[positions]).to(training.device),
-            job.preprocessing,
-            params,
-        )
-        targets = training.one_hot[torch.from_numpy(job.train.labels[chosen]).to(training.device)]
-        images, targets = augment.mixed(images, targets, uniform[positions[0]], params)
-
+        images, targets = shown(training, step, order, uniform)
         with recipe.autocast(training.device, training.precision):
             logits = training.network(images)
         # The mean over the images of all workers, who may have different numbers of them.
@@ -215,6 +215,33 @@ def train_epoch(training: Training, reporter: Reporter) -> tuple[float, float]:
             reporter.step_done(epoch, step + 1, seen, so_far / seen)
     training.clock["last_step"] = time.time()
     return so_far / training.num_images, peak
+
+
+def shown(
+    training: Training, step: int, order: Ints, uniform: npt.NDArray[np.float32]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the images and the targets of this worker in a step: augmented, and mixed.
+
+    What an image looks like, and what it is mixed with, does not depend on who shows it.
+
+    Parameters
+    ----------
+    order, uniform
+        The images of the epoch, and the random numbers for each of them.
+    """
+    job, params = training.job, training.job.params
+    positions, _ = training.steps[step]
+    together, _ = training.whole_steps[step]
+    needed = with_partner(positions, together) if augment.mixes(params) else positions
+    chosen = order[needed]
+    images = augment.augmented(
+        training.squares[job.train.rows[chosen]],
+        torch.from_numpy(uniform[needed]).to(training.device),
+        job.preprocessing,
+        params,
+    )
+    targets = training.one_hot[torch.from_numpy(job.train.labels[chosen]).to(training.device)]
+    return augment.mixed(images, targets, uniform[together[0]], params, len(positions))
 
 
 def validate(training: Training) -> Floats:

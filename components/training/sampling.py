@@ -67,6 +67,23 @@ def batches(num_images: int, batch_size: int, rank: int, world_size: int) -> lis
     return [(np.array_split(step, world_size)[rank], len(step)) for step in steps]
 
 
+def with_partner(positions: Ints, together: Ints) -> Ints:
+    """Return `positions` and, behind them, the one that their first image is mixed with.
+
+    Each image is mixed with the one before it in the batch, the first one with the last: whoever
+    has a part of the batch needs one image more, and whoever has all of it has that one, too.
+
+    Parameters
+    ----------
+    positions
+        Those of one rank in a step, as `batches` gives them.
+    together
+        Those of all ranks in that step.
+    """
+    before = positions[0] - 1 if positions[0] > together[0] else together[-1]
+    return positions if before == positions[-1] else np.append(positions, before)
+
+
 def draws(seed: int, epoch: int, num_images: int, per_image: int) -> npt.NDArray[np.float32]:
     """Return uniform numbers `[num_images, per_image]` for the augmentation of one epoch."""
     return _generator(seed, epoch, 2**32 - 1).random((num_images, per_image), dtype=np.float32)

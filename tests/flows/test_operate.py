@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from components.layout import Layout
@@ -98,8 +99,83 @@ def test_of_the_runs_that_a_cron_starts_the_first_waits_and_works_and_the_others
         assert len(cached) == 17
 
 
+@pytest.mark.slow
+def test_a_run_that_is_cancelled_while_it_trains_leaves_no_process_and_no_lock(
+    finished_copy: Path, edit_params: Callable[..., None], tmp_path: Path
+) -> None:
+    edit_params(
+        finished_copy,
+        backbones__resnet18={"epochs": 1000},
+        schedule={"retrain_cron": None, "ingest_cron": None},
+    )
+    layout = Layout(finished_copy)
+    layout.events.unlink()
+    port = _free_port()
+    with _serving(finished_copy, port, tmp_path / "log") as server:
+        run_id = _started_by_hand(port, "retrain/scheduled")
+        _wait_for(layout, "run_started", 1, seconds=180)
+        end = time.monotonic() + 400
+        while len(list(finished_copy.glob(".lesionflow/storage/**/epoch-*"))) < 2:
+            assert time.monotonic() < end, (tmp_path / "log").read_text()[-3000:]
+            time.sleep(0.5)
+        cluster, of_run = _processes_of_run(server)
+        assert any("ray::" in " ".join(process.cmdline()) for process in of_run)
+        # What the button of the UI sends.
+        _ask(port, f"flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING"}})
+        _wait_for(layout, "run_ended", 1, seconds=90)
+        _, left = psutil.wait_procs(of_run, timeout=30)
+        assert not left
+        assert [each["state"] for each in _events(layout, "run_ended")] == ["Cancelled"]
+        assert _ask(port, f"flow_runs/{run_id}")["state"]["type"] == "CANCELLED"
+        assert not cluster.exists()
+        assert not [each for each in psutil.process_iter() if str(cluster) in _command(each)]
+        with exclusive(layout):
+            pass
+
+
+def _processes_of_run(server: subprocess.Popen[bytes]) -> tuple[Path, list[psutil.Process]]:
+    """Return the folder of the run's private Ray cluster, and every process of the run."""
+    for child in psutil.Process(server.pid).children():
+        below = child.children(recursive=True)
+        for process in below:
+            command = process.cmdline()
+            if "components.cluster" in command:
+                folder = command[command.index("components.cluster") + 1]
+                return Path(folder), [child, *below]
+    raise AssertionError("no run with a cluster below `lesionflow schedule`")
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended, or is nobody's business
+        return ""
+
+
+def _started_by_hand(port: int, deployment: str) -> str:
+    """Start a run of `deployment`, once it is served, as the UI does; return its id."""
+    end = time.monotonic() + 120
+    while True:
+        try:
+            found = _ask(port, f"deployments/name/{deployment}")
+            return str(_ask(port, f"deployments/{found['id']}/create_flow_run", {})["id"])
+        except OSError:  # not there yet, or the server's database is busy
+            assert time.monotonic() < end
+            time.sleep(0.5)
+
+
+def _ask(port: int, path: str, body: dict[str, Any] | None = None) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/{path}",
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
 @contextmanager
-def _serving(workspace: Path, port: int, log: Path) -> Iterator[None]:
+def _serving(workspace: Path, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run `lesionflow schedule` as a user would."""
     with log.open("wb") as lines:
         server = subprocess.Popen(
@@ -110,7 +186,7 @@ def _serving(workspace: Path, port: int, log: Path) -> Iterator[None]:
             stderr=lines,
         )
     try:
-        yield
+        yield server
     finally:
         server.terminate()
         server.wait(timeout=60)
@@ -131,14 +207,8 @@ def _wait_for(layout: Layout, name: str, count: int, seconds: float) -> None:
 
 
 def _planned(port: int) -> list[str]:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/api/flow_runs/filter",
-        data=b"{}",
-        headers={"Content-Type": "application/json"},
-    )
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:
-            return [run["expected_start_time"] for run in json.load(response)]
+        return [run["expected_start_time"] for run in _ask(port, "flow_runs/filter", {})]
     except OSError:
         return []
 

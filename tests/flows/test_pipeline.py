@@ -27,6 +27,7 @@ from flows.pipeline import (
     trainings_side_by_side,
 )
 from flows.train import train
+from flows.time_limit import TimeLimitError, time_limit
 from tasks.graph import Stage, read_graph
 from tasks.stage import end_running_stages
 
@@ -50,7 +51,10 @@ stages:
 """
 MAKE = """
 import json, os, pathlib, sys, time
+import json, pathlib, signal, sys, time
 name = sys.argv[1]
+if pathlib.Path(f"deaf-{name}").exists():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with open("log.txt", "a") as log:
     log.write(name + chr(10))
 print(f"progress {name}: 1/2 halves | loss 0.5", flush=True)
@@ -68,17 +72,70 @@ if pathlib.Path(f"die-{name}").exists():
 pathlib.Path(f"{name}.txt").write_text(name)
 """
 
+MEASURED_GRAPH = """
+stages:
+  train:
+    matrix:
+      item: [left, right]
+    cmd: python make.py train ${item.item}
+    deps: [make.py]
+    outs: ["train-${item.item}.txt"]
+  profile:
+    matrix:
+      item: [left, right]
+    cmd: python make.py profile ${item.item}
+    deps: ["train-${item.item}.txt"]
+    outs: ["profile-${item.item}.txt"]
+  score:
+    matrix:
+      item: [left, right]
+    cmd: python make.py score ${item.item}
+    deps: ["train-${item.item}.txt"]
+    outs: ["score-${item.item}.txt"]
+  last:
+    cmd: python make.py last all
+    deps: [profile-left.txt, profile-right.txt, score-left.txt, score-right.txt]
+    outs: [last-all.txt]
+"""
+MEASURED_MAKE = """
+import pathlib, sys, time
+kind, item = sys.argv[1:]
+def log(what):
+    with open("log.txt", "a") as file:
+        file.write(f"{what}:{kind}-{item}" + chr(10))
+log("begin")
+if (kind, item) == ("train", "right"):  # the long one: the other is scored meanwhile
+    end = time.monotonic() + 60
+    while not pathlib.Path("score-left.txt").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    if pathlib.Path("break").exists():
+        sys.exit(1)
+time.sleep(1)
+pathlib.Path(f"{kind}-{item}.txt").write_text(item)
+log("end")
+"""
+
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Path:
     """Return a workspace with four stages that take no time."""
-    (tmp_path / "dvc.yaml").write_text(GRAPH, encoding="utf-8")
-    (tmp_path / "make.py").write_text(MAKE, encoding="utf-8")
+    return _workspace(tmp_path, GRAPH, MAKE)
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """Return a workspace with two trainings, of which each is scored and measured."""
+    return _workspace(tmp_path, MEASURED_GRAPH, MEASURED_MAKE)
+
+
+def _workspace(folder: Path, graph: str, make: str) -> Path:
+    (folder / "dvc.yaml").write_text(graph, encoding="utf-8")
+    (folder / "make.py").write_text(make, encoding="utf-8")
     for command in (["git", "init", "-q"], ["dvc", "init", "-q"]):
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    return tmp_path
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
 
 
 def _run(workspace: Path, order: Sequence[str] = (), side_by_side: int = 3) -> Any:
@@ -113,6 +170,39 @@ def test_every_stage_runs_once_in_the_order_of_the_graph(toy: Path) -> None:
 def test_what_waits_for_a_place_starts_in_the_order_given(toy: Path) -> None:
     _run(toy, order=["first", "side@right", "side@left", "last"], side_by_side=1)
     assert _log(toy) == ["first", "right", "left", "last"]
+
+
+def _alone(log: Sequence[str], kind: str) -> list[str]:
+    """Return what ran of `kind`, in its order; fail if anything else was at work meanwhile."""
+    at_work: set[str] = set()
+    measured = []
+    for line in log:
+        what, _, name = line.partition(":")
+        if what == "end":
+            at_work.discard(name)
+            continue
+        assert not any(other.startswith(kind) for other in at_work), f"{name} beside {at_work}"
+        if name.startswith(kind):
+            assert not at_work, f"{name} beside {at_work}"
+            measured.append(name)
+        at_work.add(name)
+    return measured
+
+
+def test_time_is_measured_when_nothing_else_runs_and_holds_nothing_up(measured: Path) -> None:
+    _run(measured)
+    log = _log(measured)
+    assert _alone(log, "profile") == ["profile-left", "profile-right"]
+    assert log.index("end:score-left") < log.index("end:train-right")
+    assert log[-1] == "end:last-all"
+
+
+def test_a_failed_training_leaves_the_others_measured(measured: Path) -> None:
+    (measured / "break").touch()
+    with pytest.raises(RunError):
+        _run(measured)
+    assert (measured / "profile-left.txt").exists()
+    assert not (measured / "profile-right.txt").exists()
 
 
 def test_the_longest_training_starts_first_and_nothing_else_changes_its_place(
@@ -255,6 +345,17 @@ def test_ctrl_c_ends_the_stage_that_runs_and_starts_no_other(toy: Path) -> None:
     assert _left_running() == b""
 
 
-def _left_running() -> bytes:
-    command = ["pgrep", "-f", f"{Path(sys.executable).name} make.py first"]
+@pytest.mark.timeout(method="thread")  # the other method rings the same alarm clock
+def test_a_stage_that_hangs_is_named_and_ended_when_the_time_is_up(toy: Path) -> None:
+    (toy / "hang-left").touch()
+    (toy / "deaf-left").touch()  # and does not listen when it is asked to end
+    with pytest.raises(TimeLimitError, match="at work: side@left"), time_limit(25 / 3600):
+        _run(toy)
+    assert (toy / "right.txt").exists()
+    assert "last" not in _log(toy)
+    assert _left_running("left") == b""
+
+
+def _left_running(item: str = "first") -> bytes:
+    command = ["pgrep", "-f", f"{Path(sys.executable).name} make.py {item}"]
     return subprocess.run(command, check=False, capture_output=True).stdout

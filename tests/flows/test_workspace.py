@@ -73,6 +73,21 @@ def test_a_scheduled_run_that_waits_in_vain_is_skipped_and_no_failure(
     assert not (workspace / "data" / "raw").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_scheduled_run_that_takes_too_long_fails_and_lets_go_of_the_workspace(
+    workspace: Path, edit_params: Callable[..., None]
+) -> None:
+    edit_params(workspace, schedule={"timeout_hours": 2 / 3600})
+    ended = _run_scheduled(workspace)
+    assert ended.state.is_failed()
+    assert "TimeLimitError" in ended.state.message
+    assert "schedule.timeout_hours" in ended.state.message
+    assert not (workspace / "data" / "packed").exists()
+    with exclusive(Layout(workspace)):
+        pass
+
+
 @pytest.mark.parametrize(
     "command",
     [["retrain", "-S", "training.epochs=1"], ["use", "melanoma-folders", "--source", "."]],

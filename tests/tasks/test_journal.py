@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import flow
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Cancelling, Crashed
 
 from components.errors import SourceError
 from components.layout import Layout
@@ -48,6 +51,25 @@ def test_a_failed_run_ends_with_the_first_line_of_why(tmp_path: Path) -> None:
     ended = _lines(Layout(tmp_path).events)[-1]
     assert ended["state"] == "Failed"
     assert ended["message"].endswith("no such folder: /x")
+
+
+@pytest.mark.parametrize(
+    ("when", "state", "written"),
+    [("on_cancellation", Cancelling(), "Cancelled"), ("on_crashed", Crashed(), "Crashed")],
+)
+def test_the_end_of_a_run_is_written_when_its_runner_has_ended_it(
+    tmp_path: Path, when: str, state: State[Any], written: str
+) -> None:
+    run = FlowRun(
+        flow_id=uuid4(),
+        name="ingest 2026-11-20",
+        parameters={"workspace": str(tmp_path)},
+        start_time=datetime.now(UTC),
+    )
+    for hook in hooks()[when]:
+        hook(flow=_ingest, flow_run=run, state=state)  # as Prefect's runner calls it
+    (ended,) = _lines(Layout(tmp_path).events)
+    assert (ended["event"], ended["state"]) == ("run_ended", written)
 
 
 def test_another_file_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

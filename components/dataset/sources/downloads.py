@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from components.atomic import disk_full_as_error
@@ -18,8 +18,12 @@ from components.dataset.sources.files import digest_of
 from components.errors import SourceError
 from components.progress import Progress
 
+if TYPE_CHECKING:
+    import requests
+
+T = TypeVar("T")
 _TIMEOUT_S = (15, 60)
-_ATTEMPTS = 5
+_ATTEMPTS = 5  # in a row that brought nothing
 _PAUSE_S = 0.5
 _CHUNK_BYTES = 1 << 16  # what is lost of a broken connection
 
@@ -56,9 +60,13 @@ class HttpFile:
     def _server_version(self) -> str:
         import requests
 
-        with _network_errors(self.where):
+        def ask() -> requests.Response:
             answer = requests.head(self.where, allow_redirects=True, timeout=_TIMEOUT_S)
             answer.raise_for_status()
+            return answer
+
+        with _network_errors(self.where):
+            answer = _patiently(ask)
         version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
         if not version:
             raise SourceError(
@@ -115,17 +123,31 @@ class DoiFiles:
 
     @cached_property
     def _repository(self) -> Any:
-        from pooch.downloaders import DataverseRepository, doi_to_repository
+        from pooch.downloaders import doi_to_repository
 
         with _network_errors(self.where):
-            if self._server is None:
-                return doi_to_repository(self._doi, timeout=_TIMEOUT_S)
-            found = DataverseRepository.initialize(
-                doi=self._doi, archive_url=self._server, timeout=_TIMEOUT_S
-            )
-            if found is None:
-                raise ValueError(f"{self._server} has no data set {self._doi}")
-            return found
+            if self._server is not None:
+                return _patiently(lambda: self._dataverse(str(self._server)))
+            return _patiently(lambda: doi_to_repository(self._doi, timeout=_TIMEOUT_S))
+
+    def _dataverse(self, server: str) -> Any:
+        """Return what pooch knows of the data set on `server`.
+
+        pooch itself would take a server in trouble for one that has no such data set.
+        """
+        import requests
+        from pooch.downloaders import DataverseRepository
+
+        answer = requests.get(
+            f"{server.rstrip('/')}/api/datasets/:persistentId?persistentId=doi:{self._doi}",
+            timeout=_TIMEOUT_S,
+        )
+        if answer.status_code == requests.codes.not_found:
+            raise ValueError(f"{server} has no data set {self._doi}")
+        answer.raise_for_status()
+        found = DataverseRepository(self._doi, server, timeout=_TIMEOUT_S)
+        found.api_response = answer
+        return found
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
@@ -135,7 +157,7 @@ class DoiFiles:
 
         listed = pooch.create(path=self._cache, base_url="")
         with _network_errors(self.where):
-            self._repository.populate_registry(listed)
+            _patiently(lambda: self._repository.populate_registry(listed))
         found = {
             name: known_hash
             for name, known_hash in listed.registry.items()
@@ -203,26 +225,30 @@ class _Resuming:
 
     def __call__(self, url: str, output_file: str, pooch: object) -> None:  # noqa: ARG002
         """Download `url` and move it to `output_file`."""
-        from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
+        from requests import RequestException
 
         self._partial.parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, _ATTEMPTS + 1):
+        attempt, furthest = 0, self._done
+        while True:
             try:
                 self._go_on(url)
                 break
-            except (ChunkedEncodingError, ConnectionError, Timeout) as error:
-                if attempt == _ATTEMPTS:
-                    raise
-                print(f"interrupted ({type(error).__name__}), going on", flush=True)
-                time.sleep(_PAUSE_S * attempt)
+            except RequestException as error:
+                attempt = 1 if self._done > furthest else attempt + 1
+                furthest = max(furthest, self._done)
+                _pause_before_another(attempt, error)
         self._partial.replace(output_file)
         self._version.unlink(missing_ok=True)
+
+    @property
+    def _done(self) -> int:
+        return self._partial.stat().st_size if self._partial.exists() else 0
 
     def _go_on(self, url: str) -> None:
         import requests
 
         headers = {"Accept-Encoding": "identity"}
-        done = self._partial.stat().st_size if self._partial.exists() else 0
+        done = self._done
         version = self._version.read_text() if self._version.exists() else ""
         if done and version:
             headers |= {"Range": f"bytes={done}-", "If-Range": version}
@@ -232,8 +258,6 @@ class _Resuming:
                     return  # it was complete
                 self._partial.unlink()
                 raise requests.ConnectionError("the file changed while it was downloaded")
-            if answer.status_code >= 500:
-                raise requests.ConnectionError(f"the server says {answer.status_code}")
             answer.raise_for_status()
             resumed = answer.status_code == 206
             done = done if resumed else 0
@@ -253,6 +277,37 @@ def _save(answer: Any, file: IO[bytes], done: int, total: int) -> None:
         if time.monotonic() - printed > 0.5 or done == total:
             printed = time.monotonic()
             print(Progress("download", done >> 20, max(total, done) >> 20, "MiB"), flush=True)
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """Return what `ask` returns; ask again while the network or the server is in trouble."""
+    from requests import RequestException
+
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return ask()
+        except RequestException as error:
+            _pause_before_another(attempt, error)
+    raise AssertionError  # it returned or raised
+
+
+def _pause_before_another(attempt: int, error: requests.RequestException) -> None:
+    """Wait after attempt number `attempt`; raise `error` if another one makes no sense."""
+    if attempt == _ATTEMPTS or not _may_pass(error):
+        raise error
+    print(f"interrupted ({type(error).__name__}), going on", flush=True)
+    time.sleep(_PAUSE_S * attempt)
+
+
+def _may_pass(error: requests.RequestException) -> bool:
+    """Whether it may go through a moment later; a server that says no (404, 403) is believed."""
+    from requests import codes
+    from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
+
+    if isinstance(error, ChunkedEncodingError | ConnectionError | Timeout):
+        return True
+    status = error.response.status_code if error.response is not None else 0
+    return status == codes.too_many_requests or status >= codes.server_error
 
 
 @contextmanager

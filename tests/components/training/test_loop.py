@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from components.errors import TrainingError
+from components.training.augment import NUM_DRAWS
 from components.training.checkpoint import Storage, newest_whole, save
 from components.training.job import Job
-from components.training.loop import Training, balanced_accuracy, cross_entropy, fit
+from components.training.loop import Training, balanced_accuracy, cross_entropy, fit, shown
+from components.training.ranks import Ranks
+from components.training.sampling import draws, epoch_order
 
 MakeJob = Callable[..., Job]
 MakeTraining = Callable[[Job], Training]
@@ -84,6 +87,28 @@ def test_training_goes_on_from_a_checkpoint_to_the_same_bits(
         assert same(resumed.judged_state, whole.judged_state)
         for later in range(epoch + 1, 4):
             (tmp_path / f"later-{later}").rename(tmp_path / f"epoch-{later:05d}-a")
+
+
+@pytest.mark.parametrize("recipe", [{}, {"mixup": 0.4}, {"cutmix": 1.0}], ids=str)
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_what_is_shown_does_not_depend_on_the_number_of_workers(
+    make_job: MakeJob, make_training: MakeTraining, num_workers: int, recipe: dict[str, float]
+) -> None:
+    job = make_job(epoch_images=50, **recipe)  # batches of 13 and 12: uneven for two and three
+    alone = make_training(job)
+    ranks = [Ranks(rank, num_workers) for rank in range(num_workers)]
+    workers = [Training(job, alone.model, alone.squares, alone.device, each) for each in ranks]
+    order = epoch_order(job.train.labels, 0.5, 50, job.seed, epoch=1)
+    uniform = draws(job.seed, 1, 50, NUM_DRAWS)
+    for step in range(len(alone.steps)):
+        images, targets = shown(alone, step, order, uniform)
+        parts = [shown(worker, step, order, uniform) for worker in workers]
+        assert [len(part[0]) for part in parts] == [len(each.steps[step][0]) for each in workers]
+        assert bool((targets.max(dim=1).values == 1).all()) == (not recipe)
+        torch.testing.assert_close(
+            torch.cat([part[0] for part in parts]), images, atol=1e-4, rtol=0
+        )
+        torch.testing.assert_close(torch.cat([part[1] for part in parts]), targets)
 
 
 def judged(training: Training, correct: list[int]) -> None:

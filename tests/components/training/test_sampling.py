@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.training.sampling import batches, class_quotas, draws, epoch_order
+from components.training.sampling import (
+    batches,
+    class_quotas,
+    draws,
+    epoch_order,
+    with_partner,
+)
 
 LABELS = np.repeat(np.arange(4), (400, 60, 10, 30)).astype(np.int64)
 
@@ -72,6 +78,17 @@ def test_step_has_the_same_images_for_any_number_of_workers() -> None:
     for (whole, size), (left, _), (right, _) in zip(alone, *two, strict=True):
         np.testing.assert_array_equal(whole, np.concatenate([left, right]))
         assert size == len(whole)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_a_part_of_a_batch_needs_one_image_more_and_the_whole_none(world_size: int) -> None:
+    (whole, _), *_ = batches(20, 10, 0, 1)
+    for rank in range(world_size):
+        (positions, _), *_ = batches(20, 10, rank, world_size)
+        needed = with_partner(positions, whole)
+        assert len(needed) == len(positions) + (world_size > 1)
+        before = np.roll(whole, 1)[np.isin(whole, positions)]
+        np.testing.assert_array_equal(np.roll(needed, 1)[: len(positions)], before)
 
 
 def test_draws_are_uniform_and_repeat() -> None:

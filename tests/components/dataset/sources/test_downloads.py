@@ -19,7 +19,10 @@ from components.errors import SourceError
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`; `cut_after` breaks the next answers off; `requests` keeps what was asked."""
+    """Serves `files`; `requests` keeps what was asked.
+
+    `cut_after` breaks the next answers off, `trouble` are the statuses of the next ones.
+    """
 
     daemon_threads = True
 
@@ -27,6 +30,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.cut_after: list[int] = []
+        self.trouble: list[int] = []
         self.requests: list[tuple[str, str, str | None]] = []
         self.no_version = False
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -47,6 +51,9 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         wanted = self.headers.get("Range")
         self.server.requests.append((self.command, self.path, wanted))
+        if self.server.trouble:
+            self.send_error(self.server.trouble.pop(0))
+            return
         data = self.server.files.get(self.path)
         if data is None:
             self.send_error(404)
@@ -104,6 +111,38 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(server, archive, read) 
     assert gets(server) == [
         ("/skin.zip", None), ("/skin.zip", "bytes=65536-"), ("/skin.zip", "bytes=131072-")
     ]  # fmt: skip
+
+
+def test_a_download_may_break_off_often_as_long_as_it_comes_on(server, jpeg, read) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr("nv/0.jpg", jpeg(0) + bytes(1_000_000))
+    server.files["/skin.zip"] = out.getvalue()
+    server.cut_after = [100_000] * 10
+    assert len(read("class_folders", f"{server.url}/skin.zip").files) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_in_trouble_is_asked_again(server, archive, read, status) -> None:
+    server.files["/skin.zip"] = archive
+    server.trouble = [status, status]  # of the look at its version
+    assert len(read("class_folders", f"{server.url}/skin.zip").files) == 20
+    assert [method for method, *_ in server.requests] == ["HEAD", "HEAD", "HEAD", "GET"]
+
+
+def test_a_server_that_says_no_is_asked_once(server, read) -> None:
+    for status in (403, 404):
+        server.requests.clear()
+        server.trouble = [status]
+        with pytest.raises(SourceError, match=str(status)):
+            read("class_folders", f"{server.url}/skin.zip")
+        assert len(server.requests) == 1
+
+
+def test_a_server_that_stays_in_trouble_is_named(server, read) -> None:
+    server.trouble = [503] * 50
+    with pytest.raises(SourceError, match="503"):
+        read("class_folders", f"{server.url}/skin.zip")
 
 
 def test_an_interrupted_run_is_gone_on_with_by_the_next(server, archive, read) -> None:
@@ -209,6 +248,16 @@ def test_ham10000_comes_by_its_doi(server, jpeg, tmp_path) -> None:
     assert fetched == [f"/api/access/datafile/{n}" for n in ("0", "1", "2?format=original")]
     Dataverse(server, ham_files(jpeg) | {"HAM10000_images_part_2.zip": b"other"})
     assert fingerprint_source(source, tmp_path, cache) != first
+
+
+def test_a_dataverse_in_trouble_is_not_one_without_the_data_set(server, jpeg, read) -> None:
+    Dataverse(server, ham_files(jpeg))
+    server.trouble = [503, 503]
+    assert len(read("ham10000", "doi:10.7910/DVN/DBW86T", server=server.url).labels) == 2
+    server.requests.clear()
+    with pytest.raises(SourceError, match=r"no data set 10\.7910/DVN/GONE"):
+        read("ham10000", "doi:10.7910/DVN/GONE", server=server.url)
+    assert len(server.requests) == 1
 
 
 def test_a_file_with_another_md5_than_listed_is_refused(server, jpeg, read) -> None:
