@@ -13,9 +13,9 @@ from prefect import flow
 from components.dataset.fingerprint import refresh_sources
 from components.layout import Layout
 from components.params import load_params
+from flows.alone import alone
 from flows.hooks import hooks
 from flows.pipeline import bring_up_to_date, run_name
-from flows.workspace import alone
 from tasks.events import announce_new_snapshot
 
 

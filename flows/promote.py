@@ -8,10 +8,10 @@ from typing import Any
 from prefect import flow
 
 from components.layout import Layout
+from flows.alone import alone
 from flows.approval import ask, require_deployment
 from flows.hooks import hooks
 from flows.pipeline import bring_up_to_date, run_name
-from flows.workspace import alone
 from tasks.notifications import tell_champion
 from tasks.promotion import decline, promote_best, propose_best, remember
 

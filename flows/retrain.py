@@ -15,10 +15,10 @@ from prefect import flow
 from components.dataset.fingerprint import refresh_sources
 from components.layout import Layout
 from components.params import load_params
+from flows.alone import alone
 from flows.hooks import hooks
 from flows.pipeline import run_name
 from flows.promote import finish
-from flows.workspace import alone
 from tasks.notifications import tell_champion
 
 

@@ -23,11 +23,11 @@ from components.layout import Layout
 from components.left_behind import owned_folder, remove_left_behind
 from components.params import Params, load_params
 from components.repository import RecordError, TransferError
+from flows.alone import of_deployment
 from flows.hooks import hooks
 from flows.pipeline import RunError, today
 from flows.promote import finish
 from flows.time_limit import TimeLimitError, time_limit
-from flows.workspace import of_deployment
 from tasks.links import described
 from tasks.notifications import tell_champion
 from tasks.sync import clone, pull, push, record

@@ -7,9 +7,9 @@ from pathlib import Path
 from prefect import flow
 
 from components.layout import Layout
+from flows.alone import alone
 from flows.hooks import hooks
 from flows.pipeline import bring_up_to_date, run_name
-from flows.workspace import alone
 
 
 @flow(name="train", flow_run_name=run_name, persist_result=False, **hooks())

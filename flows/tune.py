@@ -19,9 +19,9 @@ from components.layout import Layout
 from components.params import load_params
 from components.tuning.study import check_study
 from components.tuning.tune import Outcome, apply_best
+from flows.alone import alone
 from flows.hooks import hooks
 from flows.pipeline import bring_up_to_date, run_name
-from flows.workspace import alone
 from tasks.tuning import search
 
 # The form in the UI offers what there is; what is not in params.yaml the study refuses.

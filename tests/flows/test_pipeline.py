@@ -26,8 +26,8 @@ from flows.pipeline import (
     run_stages,
     trainings_side_by_side,
 )
-from flows.train import train
 from flows.time_limit import TimeLimitError, time_limit
+from flows.train import train
 from tasks.graph import Stage, read_graph
 from tasks.stage import end_running_stages
 

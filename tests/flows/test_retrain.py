@@ -28,6 +28,7 @@ def test_it_ends_with_a_champion_and_a_report(finished: Path) -> None:
     assert "Leaderboard" in terminal
     assert str(finished / "reports" / "report.html") in terminal
     assert "no medical device" in terminal
+    assert "Starting temporary server" not in terminal, "Prefect's own, beside ours"
     alias = _json(finished / "registry" / "quickstart-synthetic" / "aliases" / "champion.json")
     assert alias["version"] == "v0001"
 

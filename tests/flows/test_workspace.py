@@ -45,6 +45,15 @@ def test_the_second_run_is_told_and_a_killed_one_leaves_no_lock(tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("name", ["work", "data", "models", "operate"])
+def test_commands_settle_the_server_before_prefect_is_there_to_start_its_own(name: str) -> None:
+    program = (
+        f"import flows.commands.{name}, flows.workspace, flows.server, flows.interrupts, sys\n"
+        "sys.exit('prefect' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_a_run_by_hand_is_refused_at_once(workspace: Path) -> None:
     with exclusive(Layout(workspace)), pytest.raises(BusyError, match="another run is at work"):
         train(workspace)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -301,13 +302,12 @@ def _pause_before_another(attempt: int, error: requests.RequestException) -> Non
 
 def _may_pass(error: requests.RequestException) -> bool:
     """Whether it may go through a moment later; a server that says no (404, 403) is believed."""
-    from requests import codes
     from requests.exceptions import ChunkedEncodingError, ConnectionError, Timeout
 
     if isinstance(error, ChunkedEncodingError | ConnectionError | Timeout):
         return True
     status = error.response.status_code if error.response is not None else 0
-    return status == codes.too_many_requests or status >= codes.server_error
+    return status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 @contextmanager
