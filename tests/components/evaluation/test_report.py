@@ -347,7 +347,8 @@ def test_what_was_left_out_or_joined_is_named(layout: Layout, page: str) -> None
 def test_every_joined_pair_is_in_a_table_with_its_lesions_and_the_reason(
     layout: Layout, page: str
 ) -> None:
-    part = page[page.index("<details>") : page.index("</details>")]
+    start = page.index("<summary>Which pairs were joined")
+    part = page[start : page.index("</details>", start)]
     rows = re.findall(r"<tr><td class=\"mono\">(.*?)</td></tr>", part)
     cells = [re.sub(r"</td><td[^>]*>", "|", row) for row in rows]
     lesion_of = read_table(layout.labels).set_index("image_id")["lesion_id"]
