@@ -29,10 +29,10 @@ lint: install  ## formatting, lint rules, types
 test: lint  ## everything that CI runs first
 	$(BIN)/pytest -m 'not slow and not drill'
 
-test-slow: install  ## what takes minutes: faults, real data at length, the short drills
+test-slow: install  ## what takes minutes: faults, real data at length
 	$(BIN)/pytest -m slow
 
-drills: install  ## every drill of docs/reliability.md, three times in a row
+drills: install  ## what fails on purpose (docs/reliability.md), three times in a row; about an hour
 	for time in 1 2 3; do $(BIN)/pytest -m drill || exit 1; done
 
 bench: install  ## speed as ratios, written to benchmarks/results/

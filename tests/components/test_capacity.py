@@ -51,6 +51,6 @@ def test_a_cluster_is_asked_without_joining_it() -> None:
         assert ask(environment["RAY_ADDRESS"], environment) == [1.0]
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_job_server_is_asked_too(job_server: dict[str, str]) -> None:
     assert ask(job_server["RAY_ADDRESS"], job_server) == [2.0]

@@ -15,7 +15,6 @@ StartRun = Callable[..., Run]
 pytestmark = pytest.mark.drill
 
 
-@pytest.mark.slow
 def test_everything_killed_while_training_then_the_same_command(
     untrained: Path, expected: dict[str, str], start: StartRun
 ) -> None:

@@ -24,7 +24,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.drill]
+pytestmark = pytest.mark.drill
 FIRST_TRAINED = "tf_efficientnet_lite0-0"  # the longest one, and the one with weights
 BUCKET = "lesions"
 START = f"{sys.executable} -m ray.scripts.scripts start --block --disable-usage-stats"

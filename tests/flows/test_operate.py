@@ -99,7 +99,7 @@ def test_of_the_runs_that_a_cron_starts_the_first_waits_and_works_and_the_others
         assert len(cached) == 17
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_run_that_is_cancelled_while_it_trains_leaves_no_process_and_no_lock(
     finished_copy: Path, edit_params: Callable[..., None], tmp_path: Path
 ) -> None:

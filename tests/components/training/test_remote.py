@@ -101,7 +101,7 @@ def jobs(environment: dict[str, str]) -> list[dict[str, Any]]:
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_stopped_lost_and_followed_again_it_ends_with_the_bits_of_a_local_training(
     stage: Callable[..., Layout],
     ray_cluster: dict[str, str],
@@ -140,7 +140,7 @@ def test_stopped_lost_and_followed_again_it_ends_with_the_bits_of_a_local_traini
     assert not [key for key in keys(job_server) if "/runs/" in key], "left on S3"
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_what_goes_wrong_on_the_cluster_is_the_error_of_the_stage(
     stage: Callable[..., Layout], job_server: dict[str, str], tmp_path: Path
 ) -> None:
