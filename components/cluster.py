@@ -18,7 +18,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,19 @@ _PRIVATE = {
 def local_cluster(num_cpus: int | None = None) -> Iterator[dict[str, str]]:
     """Start a private cluster; yield the environment that takes a process to it.
 
+    Parameters and errors are those of `starting_cluster`.
+    """
+    with starting_cluster(num_cpus) as environment:
+        yield environment()
+
+
+@contextmanager
+def starting_cluster(num_cpus: int | None = None) -> Iterator[Callable[[], dict[str, str]]]:
+    """Begin to start a private cluster; go on with other work meanwhile.
+
+    Yields what waits until it has started, and returns the environment that takes a process to it.
+    Any number of threads may call it.
+
     Parameters
     ----------
     num_cpus
@@ -74,7 +88,7 @@ def local_cluster(num_cpus: int | None = None) -> Iterator[dict[str, str]]:
     Raises
     ------
     ResourceError
-        It did not start.
+        It did not start (from the yielded function).
     """
     remove_left_behind(_PREFIX, Path(_short_folder()))
     folder = owned_folder(_PREFIX, Path(_short_folder()))
@@ -93,19 +107,26 @@ def local_cluster(num_cpus: int | None = None) -> Iterator[dict[str, str]]:
             start_new_session=True,  # Ctrl-C goes to us; we end it in our own time
         )
     assert keeper.stdin is not None and keeper.stdout is not None
-    try:
-        answer = keeper.stdout.readline()
+    answers, answered, answer = keeper.stdout, threading.Lock(), b""
+
+    def environment() -> dict[str, str]:
+        nonlocal answer
+        with answered:
+            answer = answer or answers.readline()
         if not answer:
             raise _did_not_start(log)
-        yield own | {"RAY_ADDRESS": json.loads(answer)["address"]}
+        return own | {"RAY_ADDRESS": json.loads(answer)["address"]}
+
+    try:
+        yield environment
     finally:
         keeper.stdin.close()
-        keeper.stdout.close()
         try:
             keeper.wait(timeout=30)
         except subprocess.TimeoutExpired:
             keeper.kill()  # Ray's own reaper then ends the rest
             keeper.wait()
+        answers.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,12 +87,12 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
     if "report" in stale:
         recall_test_uses(layout.root)
     get_run_logger().info("%d of %d stages are out of date", len(stale), len(stages))
-    with training_cluster(params, needed=bool(trainings)) as environment:
+    with training_cluster(params, needed=bool(trainings)) as cluster:
         run_stages(
             stages,
             stale,
             workspace=layout.root,
-            environment=environment,
+            cluster=cluster,
             # One more than the trainings, so that the first one to end is evaluated meanwhile.
             side_by_side=trainings_side_by_side(params, len(trainings)) + 1,
         )
@@ -122,7 +122,7 @@ def run_stages(
     stale: Iterable[str],
     *,
     workspace: Path,
-    environment: Mapping[str, str],
+    cluster: Callable[[], Mapping[str, str]],
     side_by_side: int,
 ) -> None:
     """Bring `stages` (in topological order) up to date; of those that can start, the first does.
@@ -150,7 +150,7 @@ def run_stages(
                         "stage": stage,
                         "stale": stage.name in todo,
                         "workspace": workspace,
-                        "environment": dict(environment),
+                        "cluster": cluster,
                     },
                     wait_for=[futures[name] for name in stage.upstream if name in futures],
                 )
@@ -236,16 +236,16 @@ def trainings_side_by_side(params: Params, num_trainings: int) -> int:
 
 
 @contextmanager
-def training_cluster(params: Params, *, needed: bool) -> Iterator[Mapping[str, str]]:
-    """Yield the environment that takes the trainings to one shared Ray cluster.
+def training_cluster(params: Params, *, needed: bool) -> Iterator[Callable[[], Mapping[str, str]]]:
+    """Yield what returns the environment that takes a training to the shared Ray cluster.
 
-    `RAY_ADDRESS` set: that cluster. Otherwise a local one on 127.0.0.1, started only if there is
-    something to train, and gone afterwards.
+    `RAY_ADDRESS` set: that cluster. Otherwise a local one on 127.0.0.1, which starts beside the
+    stages before the trainings, only if there is something to train, and is gone afterwards.
     """
     if not needed or os.environ.get("RAY_ADDRESS"):
-        yield {}
+        yield dict
         return
-    from components.cluster import local_cluster
+    from components.cluster import starting_cluster
 
-    with local_cluster(params.cluster.num_cpus) as environment:
+    with starting_cluster(params.cluster.num_cpus) as environment:
         yield environment

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from components.errors import ResourceError
 from components.layout import Layout
+from flows.imports import import_early
 from flows.terminal import shorten_run_lines
 
 _TASK_LINE = "%(asctime)s  %(task_run_name)s  %(message)s"
@@ -80,9 +81,14 @@ def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
             start_new_session=True,  # Ctrl-C goes to us; the last states must still be written
         )
     os.environ["PREFECT_API_URL"] = f"{url}/api"
+
+    def wait_until_it_answers() -> None:
+        import_early()
+        wait_for_server(url, server, log)
+
     try:
         with _away_as_error():
-            yield lambda: wait_for_server(url, server, log)
+            yield wait_until_it_answers
     finally:
         _flush_logs()
         del os.environ["PREFECT_API_URL"]

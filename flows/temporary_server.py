@@ -10,14 +10,18 @@ import signal
 import sys
 import threading
 
+from flows.imports import no_collection
+
 
 def main() -> None:
     """Serve on 127.0.0.1 until standard input closes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import uvicorn
+    with no_collection():
+        import uvicorn
+        from prefect.server.api.server import create_app
 
     uvicorn.run(
-        "prefect.server.api.server:create_app",
+        create_app,
         factory=True,
         host="127.0.0.1",
         port=int(sys.argv[1]),

@@ -86,21 +86,22 @@ def read_graph(root: Path) -> Graph:
     """
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
+    from dvc.repo import Repo, lock_repo
 
     try:
         with Repo(str(root)) as repo:
             forget_killed(repo)
-            edges = networkx.DiGraph(
-                (_name(stage.addressing), _name(needed.addressing))
-                for stage, needed in repo.index.graph.edges
-            )
-            edges.add_nodes_from(_name(stage.addressing) for stage in repo.index.stages)
-            status = {_name(address): _reasons(why) for address, why in repo.status().items()}
-            # DVC calls every dependency of a stage that it has no record of modified.
-            unknown = {_name(stage.addressing) for stage in repo.index.stages if _is_new(stage)}
-            status |= dict.fromkeys(unknown & status.keys(), ("has not run yet",))
-            gone = {_name(stage.addressing): _gone(stage) for stage in repo.index.stages}
+            with lock_repo(repo):  # DVC keeps what it has read while the lock is held
+                edges = networkx.DiGraph(
+                    (_name(stage.addressing), _name(needed.addressing))
+                    for stage, needed in repo.index.graph.edges
+                )
+                edges.add_nodes_from(_name(stage.addressing) for stage in repo.index.stages)
+                status = {_name(address): _reasons(why) for address, why in repo.status().items()}
+                # DVC calls every dependency of a stage that it has no record of modified.
+                unknown = {_name(stage.addressing) for stage in repo.index.stages if _is_new(stage)}
+                status |= dict.fromkeys(unknown & status.keys(), ("has not run yet",))
+                gone = {_name(stage.addressing): _gone(stage) for stage in repo.index.stages}
     except DvcException as error:
         raise ParamsError(
             f"DVC cannot read the pipeline: {error}",

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class StageError(LesionflowError):
 
 @task(task_run_name="{stage.name}", cache_policy=NO_CACHE, persist_result=False)
 def run_stage(
-    stage: Stage, *, stale: bool, workspace: Path, environment: Mapping[str, str]
+    stage: Stage, *, stale: bool, workspace: Path, cluster: Callable[[], Mapping[str, str]]
 ) -> State:
     """Bring one stage up to date; DVC decides whether that means work.
 
@@ -63,8 +63,9 @@ def run_stage(
         False: DVC's status said that there is nothing to do, so nothing is started.
     workspace
         Folder that holds `dvc.yaml`.
-    environment
-        Variables for the stage on top of this process' own (the Ray cluster).
+    cluster
+        Waits for the Ray cluster; returns the variables that take a training to it, on top of this
+        process' own.
 
     Raises
     ------
@@ -77,6 +78,7 @@ def run_stage(
         return Completed(name="Cached", message="nothing changed since the last run")
     logger = get_run_logger()
     logger.info("%s", _why(stage))
+    environment = _way_to_cluster(stage, layout, cluster)
     note(layout, "stage_started", stage=stage.name, why=_why(stage))
     started = time.monotonic()
     layout.stage_error(stage.name).unlink(missing_ok=True)
@@ -107,6 +109,18 @@ def run_stage(
     progress.finish()
     publish(stage.kind, layout)
     return Completed(message="brought up to date")
+
+
+def _way_to_cluster(
+    stage: Stage, layout: Layout, cluster: Callable[[], Mapping[str, str]]
+) -> Mapping[str, str]:
+    if stage.kind != "train":
+        return {}
+    try:
+        return cluster()
+    except ResourceError as error:
+        note(layout, "stage_failed", stage=stage.name, seconds=0.0, message=error.what)
+        raise StageError(stage.name, str(error), error.exit_code) from error
 
 
 def _why(stage: Stage) -> str:

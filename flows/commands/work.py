@@ -64,6 +64,7 @@ def retrain(
     """Bring everything up to date and promote the best model if it passes the gates."""
     from components.params import load_params
     from components.recipes import set_values
+    from flows.imports import no_collection
     from flows.interrupts import interruptible
     from flows.server import workspace_server
     from flows.workspace import exclusive
@@ -76,10 +77,11 @@ def retrain(
             print(f"params.yaml: {change}", flush=True)
     load_params(layout.params)
     with interruptible(), workspace_server(layout) as wait_until_it_answers:
-        from flows.outcome import print_outcome
-        from flows.retrain import retrain as retrain_flow
+        with no_collection():
+            from flows.outcome import print_outcome
+            from flows.retrain import retrain as retrain_flow
 
-        wait_until_it_answers()
+            wait_until_it_answers()
         print_outcome(layout, retrain_flow(layout.root))
 
 

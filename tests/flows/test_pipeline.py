@@ -147,7 +147,7 @@ def _run(workspace: Path, order: Sequence[str] = (), side_by_side: int = 3) -> A
             [graph.stages[name] for name in order or graph.stages],
             graph.stale,
             workspace=workspace,
-            environment={},
+            cluster=dict,
             side_by_side=side_by_side,
         )
 

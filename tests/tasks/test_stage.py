@@ -28,7 +28,7 @@ from tasks.graph import Stage
 from tasks.stage import StageError, run_stage
 with disable_run_logger():
     try:
-        run_stage.fn(Stage("make", (), ()), stale=True, workspace=Path.cwd(), environment={})
+        run_stage.fn(Stage("make", (), ()), stale=True, workspace=Path.cwd(), cluster=dict)
     except StageError as error:
         print(error.code, error)
 """
@@ -46,7 +46,7 @@ def test_what_dvc_says_reaches_the_message(tmp_path: Path) -> None:
     workspace = _workspace(tmp_path, "echo it works; true")
     stage = Stage("make", (), ())
     with disable_run_logger(), pytest.raises(StageError) as caught:
-        run_stage.fn(stage, stale=True, workspace=workspace, environment={})
+        run_stage.fn(stage, stale=True, workspace=workspace, cluster=dict)
     assert caught.value.code == BUG_EXIT_CODE
     assert "it works" in str(caught.value)
     assert "output 'out.txt' does not exist" in str(caught.value)
