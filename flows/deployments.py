@@ -7,12 +7,15 @@ Prefect describes a flow's parameters in the UI by the docstring's `Args:`; it r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from prefect import Flow, serve
+from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.events.schemas.automations import Posture
+from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
 
 from components.layout import Layout
@@ -77,4 +80,24 @@ def schedule_fields() -> dict[str, str | bool]:
 
 def serve_deployments(layout: Layout) -> None:
     """Serve the deployments until interrupted; one run at a time, for the workspace is one."""
-    serve(*deployments(layout), limit=1)
+    served = deployments(layout)
+    take_over(served)
+    serve(*served, limit=1)
+
+
+def take_over(served: Iterable[RunnerDeployment]) -> None:
+    """Remove what `prefect deploy` has put on a work pool under the names of `served`.
+
+    Prefect would keep the pull steps of the earlier deployment, and runs would be prepared in the
+    folder, or from the clone, that those name.
+    """
+    with get_client(sync_client=True) as client:
+        for each in served:
+            try:
+                found = client.read_deployment_by_name(f"{each.flow_name}/{each.name}")
+            except ObjectNotFound:
+                continue
+            if found.pull_steps:
+                pool = f" from work pool {found.work_pool_name}" if found.work_pool_name else ""
+                print(f"{each.flow_name}/{each.name} is taken over{pool}", flush=True)
+                client.delete_deployment(found.id)

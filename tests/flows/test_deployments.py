@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymen
 from components.errors import ParamsError
 from components.layout import Layout
 from components.params import load_params
-from flows.deployments import deployments
+from flows.deployments import deployments, take_over
 from tasks.events import announce_new_snapshot
 
 
@@ -100,6 +100,24 @@ def test_a_new_snapshot_starts_retrain_in_its_own_workspace_and_in_no_other(
         time.sleep(0.2)
     assert [run.parameters for run in started] == [{"workspace": str(workspace)}]
     assert not _runs(other_id)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_what_a_work_pool_ran_under_the_same_name_is_taken_over_without_its_pull_steps(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = deployments(Layout(workspace))
+    ingest, tune = served[1], served[2]
+    away = [{"prefect.deployments.steps.set_working_directory": {"directory": "/elsewhere"}}]
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow_from_name(ingest.flow_name)
+        client.create_deployment(flow_id, name=ingest.name, pull_steps=away)
+        kept = tune.apply()
+        take_over(served)
+        found = client.read_deployment(ingest.apply())
+        assert not found.pull_steps
+        assert client.read_deployment(kept).name == tune.name
+    assert "ingest/scheduled is taken over" in capsys.readouterr().out
 
 
 def _validated(workspace: Path) -> Layout:

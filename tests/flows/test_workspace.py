@@ -16,7 +16,7 @@ from prefect.runner import Runner
 
 from components.errors import ResourceError
 from components.layout import Layout
-from flows.deployments import deployments
+from flows.deployments import deployments, take_over
 from flows.train import train
 from flows.workspace import BusyError, exclusive
 
@@ -61,7 +61,9 @@ def test_a_run_by_hand_is_refused_at_once(workspace: Path) -> None:
 
 def _run_scheduled(workspace: Path) -> Any:
     """Run `ingest` of the deployment, as `lesionflow schedule` would."""
-    deployment_id = deployments(Layout(workspace))[1].apply()
+    served = deployments(Layout(workspace))
+    take_over(served)
+    deployment_id = served[1].apply()
     with get_client(sync_client=True) as client:
         created = client.create_flow_run_from_deployment(deployment_id)
         asyncio.run(Runner(name="scheduled").execute_flow_run(created.id))
