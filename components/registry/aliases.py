@@ -116,7 +116,10 @@ class ChampionAlias:
         if seen is not None:
             self.settle(seen)  # its event must not be lost with its file
         if not self._store.write(_key(CHAMPION), _text(new), expected=tag):
-            return False
+            # An answer may have been lost, and the file written again since, for a removal.
+            found = self.read()
+            if found is None or found.event.id != new.event.id:
+                return False
         self.settle(new)
         return True
 

@@ -122,6 +122,24 @@ def test_a_prune_does_not_stop_a_promotion_of_another_version(
     assert _names(other) == ["v0001", "v0003", "v0004"]
 
 
+def test_a_promotion_whose_answer_was_lost_while_a_prune_wrote_is_no_conflict(
+    filled: Registry, other: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = filled.store.write
+
+    def write_and_lose_the_answer(key: str, data: bytes, *, expected: str | None) -> bool:
+        if key != "aliases/champion.json":
+            return write(key, data, expected=expected)
+        assert write(key, data, expected=expected)
+        assert other.prune(1) == ["v0002"]
+        return write(key, data, expected=expected)  # sent again
+
+    monkeypatch.setattr(filled.store, "write", write_and_lose_the_answer)
+    assert filled.promote("v0003", "v0001", {}).version == "v0003"
+    assert [event.new for event in other.champion.history()] == ["v0001", "v0003"]
+    assert other.check() == []
+
+
 def test_a_rollback_goes_on_although_a_prune_came_between(
     filled: Registry, other: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
