@@ -4,8 +4,9 @@
 movement (shift, turn, zoom) that explains many of the keypoints. 4. Likeness of the skin where one
 picture lies on the other.
 
-What was found out about a picture or a pair is kept by content: an added image is compared with
-the others, which are not compared with each other again.
+What was found out about a picture (1) or a pair (3, 4) is kept by content: of an added image only
+its own pairs are compared. Which pairs are candidates (2) is found anew for the whole set, for any
+image may be among another's nearest.
 """
 
 from __future__ import annotations
