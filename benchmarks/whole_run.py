@@ -91,8 +91,8 @@ def stage_seconds(events: Iterable[Mapping[str, Any]]) -> float:
             at_work += 1
         elif event["event"] in ("stage_ended", "stage_failed"):
             at_work -= 1
-            total += now - since if at_work == 0 else 0.0
-            since = now
+            if at_work == 0:
+                total, since = total + now - since, now
         elif event["event"] == "promotion_decided":
             total += now - since
     return total

@@ -37,7 +37,7 @@ class RunError(LesionflowError):
         self.failures = tuple(failures)
         first = next((each for each in failures if isinstance(each, StageError)), None)
         super().__init__(
-            "\n".join(str(failure) for failure in failures),
+            "\n".join(_told_once(failures)),
             where=first.stage if first else "the flow",
             fix="mend it and run the same command again: what is done is not done twice",
         )
@@ -45,6 +45,19 @@ class RunError(LesionflowError):
 
     def __str__(self) -> str:
         return f"{self.what}\n  then: {self.fix}"
+
+
+def _told_once(failures: Iterable[BaseException]) -> Iterator[str]:
+    """Yield a message per cause: what several stages failed for (a lost cluster) is told once."""
+    stages: dict[str, list[StageError]] = {}
+    for failure in failures:
+        if isinstance(failure, StageError):
+            stages.setdefault(failure.what, []).append(failure)
+        else:
+            yield str(failure)
+    for what, same in stages.items():
+        names = ", ".join(each.stage for each in same)
+        yield str(same[0]) if len(same) == 1 else f"stages {names} failed: {what}"
 
 
 def today() -> str:

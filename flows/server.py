@@ -68,6 +68,8 @@ def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
         with _away_as_error():
             yield lambda: None
         return
+    if not Path(os.environ["PREFECT_HOME"], "prefect.db").exists():
+        print("Prefect makes its database: once per workspace, up to half a minute", flush=True)
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     log = prefect_home(layout) / "temporary-server.log"

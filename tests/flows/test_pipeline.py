@@ -29,7 +29,7 @@ from flows.pipeline import (
 from flows.time_limit import TimeLimitError, time_limit
 from flows.train import train
 from tasks.graph import Stage, read_graph
-from tasks.stage import end_running_stages
+from tasks.stage import StageError, end_running_stages
 
 GRAPH = """
 stages:
@@ -359,3 +359,18 @@ def test_a_stage_that_hangs_is_named_and_ended_when_the_time_is_up(toy: Path) ->
 def _left_running(item: str = "first") -> bytes:
     command = ["pgrep", "-f", f"{Path(sys.executable).name} make.py {item}"]
     return subprocess.run(command, check=False, capture_output=True).stdout
+
+
+def test_what_several_stages_failed_for_is_told_once() -> None:
+    lost = "the Ray cluster was lost"
+    error = RunError(
+        [
+            StageError("train@vgg11-0", lost, 2),
+            StageError("rank", "no disk", 2),
+            StageError("train@vgg19-0", lost, 2),
+        ]
+    )
+    assert error.what.splitlines() == [
+        f"stages train@vgg11-0, train@vgg19-0 failed: {lost}",
+        "stage rank failed: no disk",
+    ]
