@@ -10,9 +10,31 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Floats = npt.NDArray[np.float64]
+
+
+_PIXELS_AT_ONCE_ON_A_CPU = 2048  # of the images' sides, one after the other
+_IMAGES_AT_ONCE_ON_A_GPU = 64
+
+
+def images_at_once(image_size: int, device: torch.device) -> int:
+    """Return how many images to send through a network at once, where no gradients are kept.
+
+    On a CPU so few that what one layer gives to the next stays in its caches: two cores took
+    MobileNetV2 through 240 to 330 images/s of 128 pixels with 16 at once and 144 with 64, through
+    57 to 75 of 224 pixels with 8 and 31 with 64. The results were the same to the last bit.
+
+    Parameters
+    ----------
+    image_size
+        Side in pixels.
+    """
+    if device.type != "cpu":
+        return _IMAGES_AT_ONCE_ON_A_GPU
+    return max(1, _PIXELS_AT_ONCE_ON_A_CPU // image_size)
 
 
 def eight_views(images: Tensor) -> Iterator[Tensor]:

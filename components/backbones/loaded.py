@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from components.backbones.inference import Floats, eight_views, exact_float32, softmax
+from components.backbones.inference import (
+    Floats,
+    eight_views,
+    exact_float32,
+    images_at_once,
+    softmax,
+)
 from components.backbones.model_file import Member, ModelFile
 from components.errors import RegistryError
 
@@ -18,6 +24,9 @@ if TYPE_CHECKING:
 
     from components.backbones.heads import Classifier
     from components.dataset.decode import PackSpec
+
+
+_FILES_AT_ONCE = 64
 
 
 class LoadedModel:
@@ -35,7 +44,7 @@ class LoadedModel:
         """The distinct ways in which the members want pictures to be decoded."""
         return tuple(dict.fromkeys(m.preprocessing.pack_spec for m in self.file.members))
 
-    def predict_bytes(self, images: Sequence[bytes], batch_size: int = 64) -> Floats:
+    def predict_bytes(self, images: Sequence[bytes]) -> Floats:
         """Return probabilities `[N, C]` of image files given as bytes.
 
         Raises
@@ -46,20 +55,20 @@ class LoadedModel:
         from components.dataset.decode import decode_to_square
 
         parts = [np.zeros((0, len(self.file.classes)))]
-        for start in range(0, len(images), batch_size):
-            chunk = images[start : start + batch_size]
+        for start in range(0, len(images), _FILES_AT_ONCE):
+            chunk = images[start : start + _FILES_AT_ONCE]
             squares = {
                 spec: np.stack([decode_to_square(data, spec) for data in chunk])
                 for spec in self.pack_specs
             }
-            parts.append(self.predict_proba(squares, batch_size=batch_size))
+            parts.append(self.predict_proba(squares))
         return np.concatenate(parts)
 
     def predict_proba(
         self,
         squares: npt.NDArray[np.uint8] | Mapping[PackSpec, npt.NDArray[np.uint8]],
         rows: npt.NDArray[np.int64] | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         tta: bool | None = None,
     ) -> Floats:
         """Return probabilities `[N, C]`: the weighted mean of the members' calibrated ones.
@@ -72,7 +81,8 @@ class LoadedModel:
         rows
             Which squares, in this order; None: all.
         batch_size
-            Pictures at once; the result does not depend on it (to 1e-5).
+            Pictures at once, None: as many as suit the device; the result does not depend on it
+            (to 1e-5).
         tta
             None: as `model.json` says of each member.
         """
@@ -88,7 +98,7 @@ class LoadedModel:
         member: int,
         squares: npt.NDArray[np.uint8],
         rows: npt.NDArray[np.int64] | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         tta: bool | None = None,
     ) -> Floats:
         """Return the logits `[N, C]` of one member, before its temperature.
@@ -104,10 +114,12 @@ class LoadedModel:
 
         wanted = np.arange(len(squares)) if rows is None else np.asarray(rows)
         averaged = self.file.members[member].tta if tta is None else tta
+        size = self.file.members[member].preprocessing.image_size
+        together = batch_size or images_at_once(size, self.device)
         parts = [np.zeros((0, len(self.file.classes)))]
         with exact_float32(), torch.inference_mode():
-            for start in range(0, len(wanted), batch_size):
-                batch = torch.from_numpy(squares[wanted[start : start + batch_size]])
+            for start in range(0, len(wanted), together):
+                batch = torch.from_numpy(squares[wanted[start : start + together]])
                 out = self._forward(member, batch.to(self.device), averaged)
                 parts.append(out.double().cpu().numpy())
         result = np.concatenate(parts)

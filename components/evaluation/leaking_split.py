@@ -43,7 +43,6 @@ MOST_IMAGES = 2000
 _COMPONENTS = 128
 _STEPS, _PENALTY = 100, 0.5
 """Most steps of a head's training; penalty of its squared weights, per training image."""
-_IMAGES_AT_ONCE = 64
 _DIGITS = 6
 
 
@@ -244,7 +243,7 @@ def _frozen_features(
     """Return pooled features `[N, D]` of the network as its training found it."""
     import torch
 
-    from components.backbones.inference import exact_float32
+    from components.backbones.inference import exact_float32, images_at_once
     from components.backbones.weights import load_into
     from components.backbones.zoo import create_backbone, features
 
@@ -255,11 +254,12 @@ def _frozen_features(
     load_into(network, member.backbone, weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.eval().to(memory_format=torch.channels_last).to(device)
+    together = images_at_once(member.preprocessing.image_size, device)
     parts, before = [], torch.get_num_threads()
     torch.set_num_threads(1)  # the same bytes on every number of cores
     with exact_float32(), torch.inference_mode():
-        for start in range(0, len(rows), _IMAGES_AT_ONCE):
-            squares = torch.from_numpy(packed.images[rows[start : start + _IMAGES_AT_ONCE]])
+        for start in range(0, len(rows), together):
+            squares = torch.from_numpy(packed.images[rows[start : start + together]])
             images = member.preprocessing.to_input(squares.to(device))
             parts.append(features(network, images).float().cpu().numpy())
     torch.set_num_threads(before)

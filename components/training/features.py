@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from components.backbones.inference import images_at_once
 from components.backbones.zoo import features, head
 from components.training import recipe
 from components.training.progress import Reporter, Throttle
@@ -20,7 +21,6 @@ from components.training.sampling import Ints, batches, epoch_order
 if TYPE_CHECKING:
     from components.training.loop import Training
 
-_IMAGES_AT_ONCE = 64
 _HEAD_BATCH = 256
 
 
@@ -103,10 +103,11 @@ def frozen_features(training: Training, rows: Ints) -> torch.Tensor:
     mine = np.arange(len(rows))[training.ranks.share(len(rows))]
     everything = np.zeros((len(rows), training.num_features))
     said = Throttle(training.job.name, len(mine), "images", silent=not training.ranks.is_first)
+    together = images_at_once(training.job.preprocessing.image_size, training.device)
     training.model.eval()
     with torch.inference_mode():
-        for start in range(0, len(mine), _IMAGES_AT_ONCE):
-            chosen = mine[start : start + _IMAGES_AT_ONCE]
+        for start in range(0, len(mine), together):
+            chosen = mine[start : start + together]
             images = training.job.preprocessing.to_input(training.squares[rows[chosen]])
             with recipe.autocast(training.device, training.precision):
                 found = features(training.model, images)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components.backbones.inference import softmax
+from components.backbones.inference import images_at_once, softmax
 from components.backbones.zoo import backbone
 from components.errors import TrainingError
 from components.training import augment, recipe
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from components.backbones.heads import Classifier
 
 Floats = npt.NDArray[np.float64]
-_VALIDATION_BATCH = 64
 _GPU_STEPS_BETWEEN_CHECKS = 20  # looking at the loss makes a GPU wait
 
 
@@ -251,10 +250,11 @@ def validate(training: Training) -> Floats:
     mine = np.arange(len(part))[training.ranks.share(len(part))]
     # Batch norm's statistics are those of each worker's own images: all take the first one's.
     training.ranks.copy_from_first(training.judged_state.values())
+    together = images_at_once(job.preprocessing.image_size, training.device)
     training.model.eval()
     with torch.inference_mode(), recipe.weights_of(training.model, training.averaged):
-        for start in range(0, len(mine), _VALIDATION_BATCH):
-            chosen = mine[start : start + _VALIDATION_BATCH]
+        for start in range(0, len(mine), together):
+            chosen = mine[start : start + together]
             images = job.preprocessing.to_input(training.squares[part.rows[chosen]])
             with recipe.autocast(training.device, training.precision):
                 logits[chosen] = training.model(images).double().cpu().numpy()

@@ -200,14 +200,14 @@ def test_rows_of_a_memory_map_come_in_their_order(
     assert model.predict_proba(packed, rows=rows[:0]).shape == (0, 3)
 
 
-def test_bytes_give_what_their_squares_give(model: LoadedModel) -> None:
+def test_bytes_give_what_their_squares_give_however_many_there_are(model: LoadedModel) -> None:
     pixels = np.random.default_rng(2).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     square = decode_to_square(buffer.getvalue(), PackSpec(40, "crop"))
     np.testing.assert_allclose(
-        model.predict_bytes([buffer.getvalue()] * 3, batch_size=2),
-        np.repeat(model.predict_proba(square[None]), 3, axis=0),
+        model.predict_bytes([buffer.getvalue()] * 70),
+        np.repeat(model.predict_proba(square[None]), 70, axis=0),
         atol=1e-5,
     )
     with pytest.raises(UndecodableImage):
