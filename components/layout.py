@@ -193,12 +193,13 @@ class Layout:
 
     @property
     def half_done_snapshot(self) -> Path:
-        """The snapshot that `ingest` is at, until it is complete."""
-        return self.state / "ingest"
+        """The snapshot that `ingest` is at, until it is complete; on the disk of `raw`."""
+        return self.raw.with_name(".raw-half-done")
 
     @property
     def half_done_validation_report(self) -> Path:
-        return self.state / "validation-half-done"
+        """The report that `validate` is at, until it is complete; on the disk of the whole one."""
+        return self.validation_report.with_name(".validation-half-done")
 
     @property
     def events(self) -> Path:

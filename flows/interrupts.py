@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,9 +15,10 @@ EXIT_CODE = 128 + signal.SIGINT
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let a second Ctrl-C end this process while the first is still ending what the block began.
+    """End with one message at Ctrl-C; let a second one end this process at once.
 
-    A process that was started to ignore Ctrl-C (in the background of a script) goes on ignoring it.
+    The message comes when what the block began has been ended (typer would end without a word). A
+    process that was started to ignore Ctrl-C (in the background of a script) goes on ignoring it.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN:
@@ -25,6 +27,9 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, _end_in_order)
     try:
         yield
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr)
+        sys.exit(EXIT_CODE)
     finally:
         signal.signal(signal.SIGINT, before)
 

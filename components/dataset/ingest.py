@@ -52,8 +52,7 @@ def run(params: Params, layout: Layout) -> None:
             base=base,
         )
         shutil.rmtree(layout.raw, ignore_errors=True)
-        layout.raw.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(partial, layout.raw)
+        partial.rename(layout.raw)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(layout.recalled_snapshots, ignore_errors=True)

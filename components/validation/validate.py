@@ -120,7 +120,7 @@ def _plain(value: Any) -> Any:
 def _replace_folder(target: Path, new: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    new.replace(target)
+    shutil.move(new, target)
 
 
 if __name__ == "__main__":

@@ -130,7 +130,7 @@ def test_data(
 @pytest.mark.parametrize(
     ("megabytes", "words"),
     [
-        pytest.param(1, ["the local Ray cluster did not start", "free some"], id="Ray"),
+        pytest.param(0.05, ["the local Ray cluster did not start", "free some"], id="Ray"),
         pytest.param(20, ["no space left on the disk", "free some space"], id="checkpoints"),
     ],
 )

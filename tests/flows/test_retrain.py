@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -150,6 +151,36 @@ def test_a_removed_backbone_leaves_the_board_as_if_it_had_never_been(
         for path in (finished_copy, fresh)
     ]
     assert boards[0] == boards[1]
+
+
+def test_dvc_metrics_show_has_the_candidates_numbers(finished: Path) -> None:
+    done = _dvc(finished, "metrics", "show", "--json")
+    (shown,) = json.loads(done)[""]["data"].values()
+    board = _json(finished / "reports" / "leaderboard.json")
+    own = board["candidate"]["test"]["balanced_accuracy"]
+    assert shown["data"]["candidate"]["test"]["balanced_accuracy"] == own
+    assert 0 <= own["value"] <= 1
+
+
+def test_dvc_plots_show_draws_the_confusion_and_the_learning_curves(
+    finished: Path, tmp_path: Path
+) -> None:
+    _dvc(finished, "plots", "show", "-o", str(tmp_path / "plots"))
+    page = (tmp_path / "plots" / "index.html").read_text(encoding="utf-8")
+    assert "Confusion matrix of the candidate on test" in page
+    assert "Balanced accuracy on validation" in page
+    for path in sorted((finished / "reports" / "plots" / "learning").iterdir()):
+        last = pd.read_csv(path)["validation_balanced_accuracy"].iloc[-1]
+        assert str(last) in page, path.name
+    confusion = pd.read_csv(finished / "reports" / "plots" / "confusion.csv")
+    assert len(re.findall(r'"predicted": ?"', page)) >= len(confusion)
+
+
+def _dvc(workspace: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["dvc", *arguments], cwd=workspace, check=True, capture_output=True, text=True
+    )
+    return done.stdout
 
 
 @pytest.mark.slow
