@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 from uuid import UUID
 
 import httpx
@@ -19,6 +22,7 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
+from prefect.settings import PREFECT_API_URL
 
 from components.layout import Layout
 from components.progress import Progress
@@ -27,18 +31,49 @@ UPDATE_SECONDS = 2.0
 """Least time between two updates of one progress artifact; each is a call to the server."""
 _AWAY_SECONDS = 60.0
 """The same while the server is away; each is a warning in the log."""
+_LOOK_SECONDS = 5.0
+
+P = ParamSpec("P")
 
 
-@contextmanager
-def showing() -> Iterator[None]:
-    """Let nothing fail because the Prefect server is away: what was done is done, seen or not."""
-    try:
-        yield
-    except (httpx.TransportError, httpx.HTTPStatusError) as error:
-        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
-            raise
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+def shown(function: Callable[P, None]) -> Callable[P, None]:
+    """Let `function` neither fail nor wait because the Prefect server is away.
+
+    What was done is done, seen or not. Prefect's client tries for a minute, at each call; so a look
+    at the address comes first.
+    """
+
+    @wraps(function)
+    def show(*args: P.args, **kwargs: P.kwargs) -> None:
+        why = _nobody_there()
+        if why is None:
+            try:
+                return function(*args, **kwargs)
+            except (httpx.TransportError, httpx.HTTPStatusError) as error:
+                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+                    raise
+                why = (str(error).splitlines() or [type(error).__name__])[0]
         get_run_logger().warning("not shown in the UI, the Prefect server is away: %s", why)
+        return None
+
+    return show
+
+
+def _nobody_there() -> str | None:
+    """Return why the address of the Prefect server cannot be reached, None if it can.
+
+    A server behind a proxy is not looked for: its name may mean nothing here.
+    """
+    parts = urlsplit(PREFECT_API_URL.value() or "")
+    host = parts.hostname
+    if host is None or (parts.scheme in getproxies() and not proxy_bypass(host)):
+        return None
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((host, port), _LOOK_SECONDS).close()
+    except OSError as error:
+        return str(error)
+    return None
 
 
 def artifact_key(name: str) -> str:
@@ -59,7 +94,7 @@ class ProgressArtifact:
         now = time.monotonic()
         if now - self._last < UPDATE_SECONDS:
             return
-        self._last = now + _AWAY_SECONDS
+        self._last = now + _AWAY_SECONDS  # until it was shown
         share = 100.0 * progress.done / max(progress.total, 1)
         description = f"{self._stage}: {progress.done}/{progress.total} {progress.unit}"
         self._show(share, f"{description} {progress.detail}".strip())
@@ -69,7 +104,7 @@ class ProgressArtifact:
         if self._id is not None:
             self._show(100.0, f"{self._stage}: done")
 
-    @showing()
+    @shown
     def _show(self, share: float, description: str) -> None:
         if self._id is None:
             created = create_progress_artifact(
@@ -81,7 +116,7 @@ class ProgressArtifact:
         self._last = time.monotonic()
 
 
-@showing()
+@shown
 def publish(kind: str, layout: Layout) -> None:
     """Create the artifacts of a stage that was just brought up to date."""
     publisher = _PUBLISHERS.get(kind)
@@ -89,20 +124,20 @@ def publish(kind: str, layout: Layout) -> None:
         publisher(layout)
 
 
-@showing()
+@shown
 def publish_failure(kind: str, layout: Layout) -> None:
     """Create the artifact of a stage whose check found something and stopped the run."""
     if kind == "validate":
         _validation_table(layout.failed_validation_report, "This stopped the run. ")
 
 
-@showing()
+@shown
 def publish_decision(rows: list[dict[str, Any]], verdict: str) -> None:
     """Show the promotion decision: every gate with its value, bound and verdict."""
     create_table_artifact(table=rows, key="promotion", description=verdict)
 
 
-@showing()
+@shown
 def publish_search(backbone: str, rows: list[dict[str, Any]], verdict: str, picture: Path) -> None:
     """Show the trials of a search as a table, the best first, and their picture."""
     key = artifact_key(f"tune-{backbone}")

@@ -18,7 +18,7 @@ from components.dataset.last_snapshot import recorded_version
 from components.errors import LesionflowError, RegistryError
 from components.layout import Layout
 from components.params import Params, load_params
-from tasks.artifacts import showing
+from tasks.artifacts import shown
 
 _KINDS = ("recipe:", "model:", "snapshot:")
 
@@ -40,7 +40,7 @@ def described(layout: Layout) -> Iterator[None]:
     publish_links(layout)
 
 
-@showing()
+@shown
 def tag_run(layout: Layout) -> None:
     """Tag the present run with its recipe, its model's name and its snapshot."""
     params = load_params(layout.params)
@@ -54,7 +54,7 @@ def tag_run(layout: Layout) -> None:
         client.update_flow_run(flow_run.id, tags=[*others, *mine])
 
 
-@showing()
+@shown
 def publish_links(layout: Layout) -> None:
     """Create the artifact `links`: run, commit, snapshot, dashboard, report, champion."""
     from components.cluster import dashboard_url

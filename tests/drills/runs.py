@@ -125,6 +125,8 @@ def results(workspace: Path) -> dict[str, str]:
     )
     for pattern in patterns:
         for path in sorted(workspace.glob(pattern)):
+            if path.name.startswith("."):
+                continue  # see `half_written`
             found[str(path.relative_to(workspace))] = _sha256(path.read_bytes())
     return found
 
