@@ -62,7 +62,7 @@ def train_to_end(job: Job) -> Finished:
     Raises
     ------
     ResourceError
-        The cluster has less than what is asked for.
+        The cluster has less than what is asked for, or was lost.
     TrainingError
         The training cannot go on, or its workers were lost too often.
     LesionflowError
@@ -126,6 +126,7 @@ def _check_enough_images(job: Job) -> None:
 
 def _fit(job: Job, resources: dict[str, float]) -> Any:
     import ray.train
+    from ray.exceptions import RayError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from components.training.worker import train_worker
@@ -156,6 +157,11 @@ def _fit(job: Job, resources: dict[str, float]) -> Any:
         return trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise readable(job, error) from error
+    except RayError as error:
+        gone = cluster.lost(ray.get_runtime_context().gcs_address)
+        if gone is None:
+            raise
+        raise gone from error
 
 
 def _quiet(trainer: Any) -> Any:
