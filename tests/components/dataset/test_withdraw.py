@@ -226,9 +226,9 @@ def test_whatever_may_hold_a_picture_leaves_the_caches(layout: Layout, jpeg) -> 
     folders = [
         layout.cache / "downloads",
         layout.cache / "snapshots",
-        layout.state / "ingest",
+        layout.half_done_snapshot,
         layout.failed_validation_report,
-        layout.state / "validation-half-done",
+        layout.half_done_validation_report,
     ]
     for folder in folders:
         (folder / "deep").mkdir(parents=True)
@@ -237,6 +237,7 @@ def test_whatever_may_hold_a_picture_leaves_the_caches(layout: Layout, jpeg) -> 
     names = [folder.relative_to(layout.root).as_posix() for folder in folders]
     assert sorted(found["cache_folders"]) == sorted(names)
     assert anywhere_in(layout.state, jpeg(0)) == []
+    assert not any(folder.exists() for folder in folders)
 
 
 def test_a_folder_that_cannot_be_removed_is_named(
