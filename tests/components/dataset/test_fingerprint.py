@@ -172,7 +172,7 @@ def test_ingest_takes_what_was_looked_at_and_nothing_else(ham, layout, jpeg) -> 
     with pytest.raises(SourceError, match="changed after it was looked at"):
         ingest.run(params, layout)
     assert layout.manifest.read_bytes() == manifest  # the last good state stays
-    assert not (layout.state / "ingest").exists()
+    assert not layout.half_done_snapshot.exists()
 
 
 def test_a_failure_half_way_leaves_the_last_snapshot(ham, layout) -> None:
