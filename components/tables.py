@@ -40,7 +40,7 @@ def probability_columns(classes: Sequence[str]) -> list[str]:
 
 
 def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a CSV, TSV or Parquet file; every `required` column must be there.
+    """Read a CSV, TSV (`.tsv`, `.tab`) or Parquet file; every `required` column must be there.
 
     The columns of `TEXT_COLUMNS` are read as text: only an empty cell is a missing one, and whole
     numbers, as Parquet may hold them, are written without a point.
@@ -56,7 +56,7 @@ def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
         if path.suffix == ".parquet":
             frame = _with_names_of_numbers(pd.read_parquet(path))
         else:
-            frame = _read_text(path, "\t" if path.suffix == ".tsv" else ",")
+            frame = _read_text(path, "\t" if path.suffix in (".tsv", ".tab") else ",")
     except (ValueError, OSError) as error:
         raise TableError(
             f"the table cannot be read: {str(error).splitlines()[0]}",

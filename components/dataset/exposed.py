@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from components.dataset.given_split import given_split
 from components.dataset.sources.config import FileOptions
 from components.dataset.sources.place import open_files
 from components.errors import SourceError
@@ -111,17 +112,14 @@ def runs_with(
     images: set[str],
     hashes: set[str],
 ) -> list[dict[str, Any]]:
-    """Return the trainings in this workspace that used one of the images, by the split here.
+    """Return the trainings in this workspace that used one of the images, or may have.
 
     Returns
     -------
     list of dict
-        `run`, `images` and `inherited` as `models_with`.
+        `run`, `images` and `inherited` as `models_with`; `known`: false where the split that it was
+        given is not here any more.
     """
-    own: Parts = {}
-    if layout.splits.is_file():
-        splits = read_table(layout.splits, ("image_id", "split"))
-        own = _by_part(splits[splits["image_id"].isin(images)])
     found = []
     for path in sorted(layout.runs.glob("*/model.json")):
         tables = _started_from(path, versions, registry, layout)
@@ -129,9 +127,11 @@ def runs_with(
         seen = pd.concat([pd.DataFrame(columns=list(EXPOSURE_COLUMNS)), *rows])
         seen = seen[seen["split"].isin(SEEN)].drop_duplicates(["image_id", "split"])
         inherited = _by_part(seen)
-        if own or inherited:
-            run = f"runs/{path.parent.name}"
-            found.append({"run": run, "images": own, "inherited": inherited})
+        splits = given_split(layout, path.parent.name)
+        own = {} if splits is None else _by_part(splits[splits["image_id"].isin(images)])
+        if own or inherited or splits is None:
+            use = {"run": f"runs/{path.parent.name}", "known": splits is not None}
+            found.append(use | {"images": own, "inherited": inherited})
     return found
 
 

@@ -4,7 +4,8 @@ The sources come in their order, so that a list that grows at its end gives the 
 what is new:
 
 - A picture whose bytes an earlier source had is not taken twice. If it has another lesion or
-  patient id there, the two ids mean one lesion or patient from now on (`joined_ids`).
+  patient id there, the two ids mean one lesion or patient from now on (`joined_ids`). Files that
+  show nothing (cut off, an error page, one colour) are equal without being one picture.
 - If it has another diagnosis there, that is a label conflict: the first row stays, the manifest
   lists both, and the stage `validate` decides.
 - If a later source has it in its official test set, it is a test image of the first source too: an
@@ -26,14 +27,13 @@ from typing import Any, cast
 import pandas as pd
 
 from components.atomic import disk_full_as_error
+from components.dataset.decode import UndecodableImage, decode_rgb
 from components.dataset.sources.source import SourceImages
 from components.dataset.workers import ProgressPrinter
 from components.errors import SourceError
 from components.tables import LABEL_COLUMNS
 
 _THREADS = 8
-_EMPTY_FILE = hashlib.sha256(b"").hexdigest()
-"""Two empty files are not the same picture."""
 ID_COLUMNS = ("lesion_id", "patient_id")
 _OFFICIAL_TEST = ":test"
 
@@ -59,8 +59,12 @@ class Merger:
     seen_twice: list[Note] = field(default_factory=list)
     conflicts: list[Note] = field(default_factory=list)
     joined: list[Note] = field(default_factory=list)
+    refused: list[Row] = field(default_factory=list)
+    """Rows whose file is forbidden."""
     _first_with: dict[str, str] = field(default_factory=dict)
     """sha256 -> id of the first image with these bytes in the sources before the present one."""
+    _shows: dict[str, bool] = field(default_factory=dict)
+    """sha256 of files that came under several ids -> whether they show something."""
 
     def add(self, name: str, images: SourceImages, labels: pd.DataFrame) -> int:
         """Take the images of one source that `labels` lists; return how many were forbidden.
@@ -75,12 +79,12 @@ class Merger:
         hashes = self._copy(list(labels["image_id"]), images.files, images.read)
         self._check_ids(name, hashes)
         taken: list[Row] = []
-        num_forbidden = 0
+        num_refused = len(self.refused)
         for row in _records(labels):
             image_id = row["image_id"]
             sha256 = hashes.get(image_id)
             if sha256 in self.forbidden:
-                num_forbidden += 1
+                self.refused.append(row)
                 continue
             part = images.given_parts.get(image_id)
             row |= {"source": f"{name}:{part}" if part else name, "sha256": sha256}
@@ -94,7 +98,7 @@ class Merger:
             taken.append(first or row)
         self._remember(taken)
         self._rename()
-        return num_forbidden
+        return len(self.refused) - num_refused
 
     def start_from(self, labels: pd.DataFrame, images: Path, manifest: Mapping[str, Any]) -> None:
         """Take what an earlier snapshot holds, where its sources are not at hand.
@@ -147,8 +151,8 @@ class Merger:
         def take(image_id: str) -> str:
             data = read(files[image_id])
             sha256 = hashlib.sha256(data).hexdigest()
-            known = sha256 in self.forbidden or sha256 in self._first_with
-            if not known and not self._has_file(image_id):
+            known = self._same_picture(image_id, sha256, data) is not None
+            if sha256 not in self.forbidden and not known and not self._has_file(image_id):
                 suffix = PurePosixPath(files[image_id]).suffix.lower()
                 (self.images / f"{image_id}{suffix}").write_bytes(data)
             return sha256
@@ -186,12 +190,25 @@ class Merger:
 
     def _first(self, row: Row) -> Row | None:
         """Return the row of an earlier source that is the same picture."""
-        by_bytes = self._first_with.get(row["sha256"] or "")
+        by_bytes = self._same_picture(row["image_id"], row["sha256"] or "")
         return self.rows.get(by_bytes or row["image_id"])
+
+    def _same_picture(self, image_id: str, sha256: str, data: bytes | None = None) -> str | None:
+        """Return the id under which an earlier source had the same picture.
+
+        Equal bytes under another id are looked at first; `data` is needed once.
+        """
+        first = self._first_with.get(sha256)
+        if first is None or first == image_id:
+            return first
+        if sha256 not in self._shows:
+            assert data is not None, "every file is copied before its row is taken"
+            self._shows[sha256] = _shows_something(data)
+        return first if self._shows[sha256] else None
 
     def _remember(self, rows: Iterable[Row]) -> None:
         for row in sorted(rows, key=lambda row: str(row["image_id"])):
-            if not _is_missing(row["sha256"]) and row["sha256"] != _EMPTY_FILE:
+            if not _is_missing(row["sha256"]):
                 self._first_with.setdefault(row["sha256"], row["image_id"])
 
     def _rename(self) -> None:
@@ -242,6 +259,15 @@ class Merger:
 def source_name(source: str) -> str:
     """Return a row's `source` without the part that it was given for (`name:test`)."""
     return source.partition(":")[0]
+
+
+def _shows_something(data: bytes) -> bool:
+    """Tell whether a file is a picture of more than one colour."""
+    try:
+        bands = decode_rgb(data).image.getextrema()
+    except UndecodableImage:
+        return False
+    return any(low != high for low, high in cast("tuple[tuple[int, int], ...]", bands))
 
 
 def _records(labels: pd.DataFrame) -> list[Row]:

@@ -23,7 +23,8 @@ from components.tables import PAIR_COLUMNS, read_table, write_table
 def run(params: Params, layout: Layout) -> None:
     """Write `data/pairs.parquet`."""
     labels = read_table(layout.labels, ("image_id", "lesion_id"))
-    quality = read_table(layout.quality, ("image_id", "file_name", "sha256", "decodes", "phash"))
+    columns = ("image_id", "file_name", "sha256", "decodes", "phash", "contrast")
+    quality = read_table(layout.quality, columns)
     pairs = find_pairs(labels, quality, layout.images, params.pairs, layout.cache)
     print(f"pairs: {pairs['evidence'].value_counts().to_dict() or 'none'}", flush=True)
     write_table(pairs, layout.pairs)
@@ -59,7 +60,8 @@ def find_pairs(
     """
     rows: list[tuple[str, str, str, float, int]] = []
     if params.enabled:
-        usable = quality[quality["decodes"]].sort_values("image_id", ignore_index=True)
+        shows = quality["decodes"] & (quality["contrast"] > 0)  # one colour is no picture
+        usable = quality[shows].sort_values("image_id", ignore_index=True)
         rows += [(*pair, "same bytes", 1.0, 0) for pair in same_bytes(usable)]
         pixels = same_pixels(usable, images)
         rows += [(*pair, "same pixels", 1.0, 0) for pair in pixels]

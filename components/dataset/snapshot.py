@@ -104,11 +104,30 @@ def write_snapshot(
             }
         )
     labels = merger.labels()
+    _warn_of_other_names(merger, labels)
     manifest = _manifest(labels, merger, facts, not_listed, diagnoses)
     with disk_full_as_error(folder):
         write_table(labels, folder / "labels.parquet")
         write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def _warn_of_other_names(merger: Merger, labels: pd.DataFrame) -> None:
+    """Name the lesions and patients of which a withdrawn picture came again under another id.
+
+    Whether their other pictures have to go, too, only a person knows.
+    """
+    for column in ID_COLUMNS:
+        taken = set(labels[column].dropna())
+        names = sorted({row[column] for row in merger.refused} & taken)
+        if names:
+            option = column.removesuffix("_id")
+            print(
+                f"ingest: warning: withdrawn pictures came again under other ids; of the same "
+                f"{option} other pictures were taken. If they have to go, too: lesionflow withdraw "
+                + " ".join(f"--{option} {name}" for name in names),
+                flush=True,
+            )
 
 
 def known_diagnoses(

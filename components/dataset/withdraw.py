@@ -114,7 +114,8 @@ def withdrawal_text(found: Mapping[str, Any]) -> str:
 def _uses(entry: Mapping[str, Any]) -> str:
     own, inherited = (_parts(entry[name]) for name in ("images", "inherited"))
     through = f"{inherited} of a model that it started from" if inherited else ""
-    return "; ".join(filter(None, (own, through)))
+    unknown = "" if entry.get("known", True) else "perhaps: its split is not here any more"
+    return "; ".join(filter(None, (own, through, unknown)))
 
 
 def _parts(images: Mapping[str, Sequence[str]]) -> str:

@@ -143,10 +143,11 @@ def largest_gap(document: Mapping[str, Any], number: str) -> dict[str, Any] | No
 
 
 def _age_bands(ages: pd.Series) -> pd.Series:
+    """Label the bands; 0 is unknown, as what HAM10000 and others write where they have no age."""
     labels = pd.Series(UNKNOWN, index=ages.index, dtype=object)
     for low, high in AGE_BANDS:
         name = f"{low}-{high - 1}" if high < 200 else f"{low}+"
-        labels[(ages >= low) & (ages < high)] = name
+        labels[(ages >= low) & (ages < high) & (ages > 0)] = name
     return labels
 
 

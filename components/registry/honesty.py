@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -73,18 +74,28 @@ def comparable(candidate: Candidate, champion: Candidate) -> Gate:
     return Gate("comparable", None, None, "failed", detail)
 
 
-def in_ledger(exposure: pd.DataFrame, ledger: Path) -> Gate:
-    """Return the gate: the split ledger has every image, in the part that the model saw it in.
+def in_ledger(exposures: Sequence[pd.DataFrame], ledger: Path) -> Gate:
+    """Return the gate: the split ledger has every image, in the part that each model saw it in.
 
-    Without it the next split may deal a champion's training images into the test part.
+    Without it the next split may deal a champion's training images into the test part. Whoever
+    promotes has appended the present split to the ledger just before; that it was another one when
+    the champion was trained shows in the champion's images alone.
+
+    Parameters
+    ----------
+    exposures
+        What the candidate and the champion have seen.
     """
-    taking_part = exposure[exposure["split"].notna()]
+    both = pd.concat(exposures).drop_duplicates(["sha256", "split"])
+    taking_part = both[both["split"].notna()]
     parts = read_ledger(ledger).rows.dropna(subset=["sha256"])
     part_of = parts.drop_duplicates("sha256").set_index("sha256")["part"]
     found = taking_part["sha256"].map(part_of)
     num_missing = int(found.isna().sum())
     num_moved = int((found.notna() & (found != taking_part["split"])).sum())
     detail = (
-        f"{num_missing} images are not in data/{ledger.name}, {num_moved} are in another part there"
+        f"{num_missing} images of the candidate or the champion are not in data/{ledger.name}, "
+        f"{num_moved} are in another part there: take back the ledger that the champion was "
+        "trained with, or start anew under another registry.model_name"
     )
     return at_most("split_ledger", float(num_missing + num_moved), 0.0, detail)

@@ -128,12 +128,13 @@ def decide(candidate: Candidate, registry: Registry, params: Params, layout: Lay
 def _champion_gates(
     candidate: Candidate, registry: Registry, name: str, params: Params, layout: Layout
 ) -> list[Gate]:
-    gates = [in_ledger(candidate.exposure, layout.split_ledger)]
     try:
         champion = registered(registry, name)
     except RegistryError as error:
         detail = f"the champion {name} cannot be used ({error.what}): `lesionflow rollback`"
-        return [*gates, Gate(VERSUS, None, None, "undecided", detail)]
+        known = in_ledger([candidate.exposure], layout.split_ledger)
+        return [known, Gate(VERSUS, None, None, "undecided", detail)]
+    gates = [in_ledger([candidate.exposure, champion.exposure], layout.split_ledger)]
     same_kind = comparable(candidate, champion)
     if same_kind.verdict == "failed":
         return [*gates, same_kind]

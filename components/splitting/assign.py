@@ -27,6 +27,7 @@ from components.splitting.ledger import PART_OF_STRENGTH, STRENGTH, Ledger
 from components.tables import PARTS, SPLIT_COLUMNS
 
 OFFICIAL_TEST_SUFFIX = ":test"
+_LEFT_OUT = "left out: "
 
 
 def assign(
@@ -142,7 +143,7 @@ def _reason(
             if np.isnan(own) or own == kept
             else f"it belongs to {PART_OF_STRENGTH[own]}"
         )
-        reasons.append(f"left out: group {group} ties it to {PART_OF_STRENGTH[kept]}, {belongs}")
+        reasons.append(f"{_LEFT_OUT}group {group} ties it to {PART_OF_STRENGTH[kept]}, {belongs}")
     return "; ".join(reasons) or None
 
 
@@ -225,6 +226,34 @@ def _folds(
             for name in _in_hash_order(rest, seed):
                 folds[name] = len(folds) % num_folds
     return folds
+
+
+def check_left_out(splits: pd.DataFrame, params: SplitParams) -> None:
+    """Make sure that ties leave out few images: else a wrong tie leaves a remnant to train on.
+
+    Parameters
+    ----------
+    splits
+        What `assign` returned; quarantined images do not count.
+
+    Raises
+    ------
+    SplitError
+        More than `max_left_out_share` are left out.
+    """
+    reasons = splits["reason"].fillna("").astype(str)
+    tied = splits[reasons.str.startswith(_LEFT_OUT)]
+    num_usable = len(tied) + int(splits["split"].notna().sum())
+    if len(tied) > params.max_left_out_share * num_usable:
+        first = tied.iloc[0]
+        raise SplitError(
+            f"{len(tied)} of {num_usable} images would be left out (at most "
+            f"{params.max_left_out_share:.0%}), such as {first['image_id']}: {first['reason']}",
+            where="split.max_left_out_share in params.yaml",
+            fix="look for what ties so many groups together: lesion and patient ids in "
+            "data/raw/labels.parquet, data/pairs.parquet (a higher pairs.min_evidence); if all "
+            "is right, raise the share",
+        )
 
 
 def check_parts(

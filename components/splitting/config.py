@@ -21,6 +21,9 @@ class SplitParams(Settings):
     """True: images whose source ends in `:test` are the test part, exactly as they were given;
     the other two shares divide the rest."""
 
+    max_left_out_share: float = Field(default=0.1, ge=0, le=1)
+    """Images without another fault that ties to a stronger part may leave out, as a share."""
+
     @model_validator(mode="after")
     def _shares_make_one(self) -> Self:
         total = self.train + self.validation + self.test

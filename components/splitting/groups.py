@@ -7,7 +7,7 @@ bootstrap, and of every question "has this been trained on?".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +98,29 @@ def _pair_rows(labels: pd.DataFrame, pairs: pd.DataFrame) -> tuple[Components, C
             fix="make pairs and labels of the same snapshot: run `dvc repro pairs`",
         )
     return found[0], found[1]
+
+
+def known_by_bytes(
+    labels: pd.DataFrame, quality: pd.DataFrame, left_out: Container[str]
+) -> pd.DataFrame:
+    """Return `labels` without the sha256 of files that are left out and show nothing.
+
+    Equal files are one picture and join the groups that they lie in. Files that are cut off, error
+    pages that were saved as pictures, and pictures of one colour are equal without being one.
+
+    Parameters
+    ----------
+    labels
+        One row per image: `image_id`, `sha256`.
+    quality
+        What was measured: `image_id`, `decodes`, `contrast`.
+    left_out
+        Ids of the quarantined images.
+    """
+    shows = quality["decodes"].astype(bool) & (quality["contrast"] > 0)
+    showing = set(quality.loc[shows, "image_id"])
+    keeps = [image in showing or image not in left_out for image in labels["image_id"]]
+    return labels.assign(sha256=labels["sha256"].where(pd.Series(keeps, index=labels.index)))
 
 
 def name_groups(

@@ -6,7 +6,8 @@ import pandas as pd
 
 from components.layout import Layout
 from components.params import Params
-from components.splitting.assign import assign, check_parts
+from components.splitting.assign import assign, check_left_out, check_parts
+from components.splitting.groups import known_by_bytes
 from components.splitting.ledger import SAVED_ANEW, read_ledger
 from components.splitting.summary import split_summary
 from components.stage import run_stage
@@ -23,15 +24,18 @@ from components.tables import (
 def run(params: Params, layout: Layout) -> None:
     """Write `data/splits.parquet`; it reads the ledger and never writes it."""
     labels = read_table(layout.labels, LABEL_COLUMNS)
+    quality = read_table(layout.quality, ("image_id", "decodes", "contrast"))
+    quarantine = read_table(layout.quarantine, QUARANTINE_COLUMNS)
     ledger = read_ledger(layout.split_ledger)
     splits = assign(
-        labels,
+        known_by_bytes(labels, quality, set(quarantine["image_id"])),
         read_table(layout.pairs, PAIR_COLUMNS),
-        read_table(layout.quarantine, QUARANTINE_COLUMNS),
+        quarantine,
         ledger,
         params.split,
         seed=params.seed,
     )
+    check_left_out(splits, params.split)
     check_parts(splits, labels, params.diagnoses.classes, params.split)
     write_table(splits, layout.splits)
     total = split_summary(splits, labels)[-1]

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from components.params import Params
+from components.splitting.groups import known_by_bytes
 from components.splitting.ledger import Ledger
 from components.validation.between import conflicts_suite, pairs_suite, pictures_suite
 from components.validation.checks import Outcome, off
@@ -126,7 +127,12 @@ def _judge_what_is_kept(
     rules, classes = params.validation, params.diagnoses.classes
     found.outcomes += found.judge.run(
         classes_suite(
-            snapshot.labels, snapshot.pairs, found.left_out, classes, params.split, rules.labels
+            known_by_bytes(snapshot.labels, snapshot.quality, found.left_out),
+            snapshot.pairs,
+            found.left_out,
+            classes,
+            params.split,
+            rules.labels,
         )
     )
     kept = images[~images["image_id"].isin(list(found.left_out))]

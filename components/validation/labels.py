@@ -170,7 +170,7 @@ def _placeholders(rule: Numbers) -> Check:
         title=f"no age is a placeholder for an unknown one ({values})",
         expectation="ExpectColumnValuesToNotBeInSet",
         arguments={"column": "age_years", "value_set": list(rule.values)},
-        fix="leave unknown ages empty; metrics per age group count them as given",
+        fix="leave unknown ages empty; metrics per age group count them as given, but for 0",
         bound=f"not {values}",
         reason=lambda row, _: f"age {row['age_years']:g} stands for an unknown one",
     )

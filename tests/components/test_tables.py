@@ -43,9 +43,11 @@ def test_an_unreadable_table_is_one_clear_error(
         read_table(path)
 
 
-@pytest.mark.parametrize("separator", [",", "\t"], ids=["csv", "tsv"])
-def test_ids_are_text_and_only_an_empty_cell_is_missing(tmp_path: Path, separator: str) -> None:
-    path = tmp_path / ("table.tsv" if separator == "\t" else "table.csv")
+@pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t"), ("tab", "\t")])
+def test_ids_are_text_and_only_an_empty_cell_is_missing(
+    tmp_path: Path, suffix: str, separator: str
+) -> None:
+    path = tmp_path / f"table.{suffix}"
     rows = [
         ("image_id", "lesion_id", "patient_id", "dx", "age", "sex"),
         ("0012", "01", "NA", "00", "50", "NA"),

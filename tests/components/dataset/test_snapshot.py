@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from components.dataset.config import DiagnosesParams, SourceParams
 from components.dataset.snapshot import Base, known_diagnoses, write_snapshot
@@ -207,15 +209,26 @@ def test_the_same_bytes_twice_within_a_source_stay_two_images(ham, take) -> None
     assert taken.labels["sha256"].nunique() == 1
 
 
-def test_empty_files_are_not_the_same_picture(ham, take) -> None:
+BLACK = io.BytesIO()
+Image.new("RGB", (90, 60)).save(BLACK, "JPEG")
+
+
+@pytest.mark.parametrize("broken", [b"", b"404 Not Found", BLACK.getvalue()])
+def test_equal_files_that_show_nothing_are_not_the_same_picture(ham, take, broken: bytes) -> None:
     folders = []
-    for name, image in (("old", "A1"), ("new", "B1")):
-        folder = ham([(image, f"L{image}", "nv"), (f"{image}x", "L", "nv")], name)
-        next(folder.rglob(f"{image}.jpg")).write_bytes(b"")
+    for name, image, diagnosis in (("old", "A1", "mel"), ("new", "B1", "nv")):
+        rows = [(image, f"L{image}", diagnosis), (f"{image}x", f"L{image}", diagnosis)]
+        folder = ham(rows, name, pictures={image: 0, f"{image}x": len(folders) + 1})
+        next(folder.rglob(f"{image}.jpg")).write_bytes(broken)
         folders.append(folder)
     taken = take(*folders)
-    assert {"A1", "B1"} <= set(taken.labels.index)
-    assert taken.files()["images/B1.jpg"] == b""
+    assert taken.labels["lesion_id"].to_dict() == {
+        "A1": "LA1", "A1x": "LA1", "B1": "LB1", "B1x": "LB1"
+    }  # fmt: skip
+    assert taken.files()["images/B1.jpg"] == broken
+    assert taken.manifest["joined_ids"] == taken.manifest["label_conflicts"] == []
+    again = take(*folders, folders[1])
+    assert again.labels.equals(taken.labels)
 
 
 def test_an_absent_image_is_listed_and_can_arrive_later(ham, take) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import shutil
@@ -97,6 +98,21 @@ def test_pictures_that_arrive_later_are_not_taken_either(layout: Layout, ham, tm
     assert ids(layout) == ["A4", "B3"]
 
 
+def test_other_pictures_of_a_withdrawn_lesion_under_a_new_name_are_pointed_out(
+    layout: Layout, ham, tmp_path, capsys
+) -> None:
+    withdraw(layout, [], ["L2"], [])
+    later = ham([("B1", "M9", "nv"), ("B2", "M9", "nv")], "later", pictures={"B1": 2, "B2": 50})
+    use(layout, tmp_path / "ham", later)
+    assert ids(layout) == ["A1", "A2", "A4", "B2"]
+    assert "lesionflow withdraw --lesion M9" in capsys.readouterr().out
+    retake(layout)
+    withdraw(layout, [], ["M9"], [])
+    capsys.readouterr()
+    assert retake(layout) == ["A1", "A2", "A4"]
+    assert "came again" not in capsys.readouterr().out
+
+
 def test_the_list_only_grows_and_says_everything_once(layout: Layout) -> None:
     first = withdraw(layout, ["A4"], [], [])
     text = layout.withdrawn.read_text()
@@ -134,7 +150,7 @@ def test_models_and_runs_that_used_an_image_are_named_with_its_part(layout: Layo
     ]  # fmt: skip
     assert found["runs"] == [
         {
-            "run": "runs/resnet18-0",
+            "run": "runs/resnet18-0", "known": True,
             "images": {"train": ["A2"], "validation": ["A1"]}, "inherited": {},
         }
     ]  # fmt: skip
@@ -162,12 +178,34 @@ def test_a_run_that_started_from_a_model_that_saw_the_image_is_named_too(
     assert found["runs"] == [
         {
             "run": "runs/resnet18-0",
+            "known": True,
             "images": {},
             "inherited": {"train": ["A2"], "validation": ["A1"]},
         }
     ]
     text = withdrawal_text(found)
     assert "runs/resnet18-0: 1 in train, 1 in validation of a model that it started from" in text
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["in DVC's cache", "gone"])
+def test_a_run_is_named_by_the_split_that_it_was_given(layout: Layout, there: bool) -> None:
+    """The nightly ingest has made another split since; nothing was trained on that one."""
+    train_run(layout, "imagenet", A1="train", A3="test")
+    version = hashlib.md5(layout.splits.read_bytes()).hexdigest()
+    given = {"path": "data/splits.parquet", "hash": "md5", "md5": version}
+    lock = {"schema": "2.0", "stages": {"train@resnet18-0": {"cmd": "x", "deps": [given]}}}
+    (layout.root / "dvc.lock").write_text(json.dumps(lock), encoding="utf-8")
+    if there:
+        cached = layout.root / ".dvc" / "cache" / "files" / "md5" / version[:2] / version[2:]
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(layout.splits, cached)
+    without = pd.DataFrame({"image_id": ["A3"], "split": ["test"]})
+    write_table(without, layout.splits)
+    found = withdraw(layout, ["A1"], [], [])
+    (run,) = found["runs"]
+    assert (run["known"], run["images"]) == (there, {"train": ["A1"]} if there else {})
+    said = "1 in train" if there else "perhaps: its split is not here any more"
+    assert f"runs/resnet18-0: {said}" in withdrawal_text(found)
 
 
 def test_an_image_that_only_an_old_model_knows_can_be_withdrawn(layout: Layout, ham) -> None:

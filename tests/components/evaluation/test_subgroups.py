@@ -15,10 +15,10 @@ MakeTable = Callable[..., pd.DataFrame]
 
 
 def test_ages_fall_into_their_bands_and_unknown_ones_are_said_to_be() -> None:
-    ages = [0, 29, 30, 44, 45, 59, 60, 74, 75, 90, None, -5]
+    ages = [1, 29, 30, 44, 45, 59, 60, 74, 75, 90, None, -5, 0]
     labels = band_labels(pd.DataFrame({"age_years": ages}))["age_years"].tolist()
     expected = ["0-29", "0-29", "30-44", "30-44", "45-59", "45-59", "60-74", "60-74", "75+", "75+"]
-    assert labels == [*expected, "unknown", "unknown"]
+    assert labels == [*expected, "unknown", "unknown", "unknown"]
 
 
 def test_picture_quality_is_divided_into_thirds() -> None:

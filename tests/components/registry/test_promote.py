@@ -28,6 +28,7 @@ from components.registry.promote import (
     promote_version,
 )
 from components.registry.versions import Registry, version_rows
+from components.splitting import ledger
 from components.tables import probability_columns, read_table, write_table
 
 from .conftest import Work, train
@@ -190,16 +191,32 @@ def test_a_synthetic_model_never_replaces_a_real_one(work: Work) -> None:
 def test_with_a_champion_the_ledger_must_hold_every_image(work: Work, damage: str) -> None:
     _promote(work)
     train(work, skill=1.0, seed=7)
-    ledger = pd.read_csv(work.layout.split_ledger, dtype=str)
+    lines = pd.read_csv(work.layout.split_ledger, dtype=str)
     if damage == "gone":
         work.layout.split_ledger.unlink()
     elif damage == "incomplete":
-        ledger.iloc[:-1].to_csv(work.layout.split_ledger, index=False)
+        lines.iloc[:-1].to_csv(work.layout.split_ledger, index=False)
     else:
-        ledger.loc[0, "part"] = "test"
-        ledger.to_csv(work.layout.split_ledger, index=False)
+        lines.loc[0, "part"] = "test"
+        lines.to_csv(work.layout.split_ledger, index=False)
     decision = _promote(work.gates(min_images_per_class=2))
     assert _verdicts(decision)["split_ledger"] == "failed"
+    assert work.registry.alias("champion") == "v0001"
+
+
+def test_a_ledger_that_was_begun_after_the_champion_is_not_enough(work: Work) -> None:
+    """A run appends its own split before it promotes: that the old one is lost must show."""
+    _promote(work)
+    splits = read_table(work.layout.splits)
+    moved = splits["group_id"] == splits.loc[splits["split"] == "train", "group_id"].iloc[0]
+    other = splits.assign(split=splits["split"].mask(moved, "validation"))
+    write_table(other, work.layout.splits)
+    work.layout.split_ledger.unlink()
+    ledger.append(work.layout.split_ledger, other, read_table(work.layout.labels))
+    train(work, skill=1.0, seed=7)
+    decision = _promote(work.gates(min_images_per_class=2))
+    assert _verdicts(decision)["split_ledger"] == "failed"
+    assert "the ledger that the champion was trained with" in decision.reason
     assert work.registry.alias("champion") == "v0001"
 
 

@@ -6,7 +6,13 @@ import pandas as pd
 import pytest
 
 from components.errors import TableError
-from components.splitting.groups import clean_ids, connect, joined_only_by_pairs, name_groups
+from components.splitting.groups import (
+    clean_ids,
+    connect,
+    joined_only_by_pairs,
+    known_by_bytes,
+    name_groups,
+)
 
 
 def _names(labels: pd.DataFrame, pairs: pd.DataFrame | None = None, **known: int) -> list[str]:
@@ -29,6 +35,31 @@ def test_patient_lesion_bytes_and_pairs_join_transitively(labels_of, pairs_of) -
     component = connect(labels, pairs_of(("d", "e")))
     assert len(set(component[:5])) == 1
     assert component[5] not in component[:5]
+
+
+def test_files_that_are_left_out_and_show_nothing_join_nothing(labels_of) -> None:
+    labels = labels_of(
+        {"image_id": "cut off", "sha256": "same"},
+        {"image_id": "also cut off", "sha256": "same"},
+        {"image_id": "black", "sha256": "dark"},
+        {"image_id": "also black", "sha256": "dark"},
+        {"image_id": "blurred", "sha256": "soft"},
+        {"image_id": "also blurred", "sha256": "soft"},
+    )
+    quality = pd.DataFrame({"image_id": labels["image_id"]})
+    quality["decodes"] = ~labels["sha256"].eq("same")
+    quality["contrast"] = [None, None, 0.0, 0.0, 12.0, 12.0]
+    known = known_by_bytes(labels, quality, set(labels["image_id"]))
+    component = connect(known)
+    assert len(set(component[:4])) == 4
+    assert component[4] == component[5]
+
+
+def test_equal_files_that_take_part_are_one_group_whatever_they_show(labels_of) -> None:
+    """They are in the ledger by their bytes: two parts for the same bytes would contradict it."""
+    labels = labels_of({"image_id": "a", "sha256": "dark"}, {"image_id": "b", "sha256": "dark"})
+    quality = pd.DataFrame({"image_id": ["a", "b"], "decodes": True, "contrast": 0.0})
+    assert len(set(connect(known_by_bytes(labels, quality, set())))) == 1
 
 
 def test_missing_ids_join_nothing(labels_of) -> None:

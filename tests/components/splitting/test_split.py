@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from components.errors import SplitError
 from components.layout import Layout
 from components.params import load_params
 from components.splitting.assign import assign
@@ -35,6 +37,8 @@ def layout(tmp_path: Path, real_data: Path, repo: Path) -> Layout:
         pd.DataFrame([(first, second, "same spot", 0.9, 50)], columns=list(PAIR_COLUMNS)),
         layout.pairs,
     )
+    measured = labels[["image_id"]].assign(decodes=True, contrast=20.0)
+    write_table(measured, layout.quality)
     write_table(
         pd.DataFrame([(first, "too dark")], columns=list(QUARANTINE_COLUMNS)), layout.quarantine
     )
@@ -116,3 +120,41 @@ def test_a_real_increment_moves_no_image_and_keeps_the_shares(
     for row in split_summary(second, grown)[:-1]:
         for part, share in params.shares().items():
             assert abs(row[f"{part}_groups"] - share * row["groups"]) <= 1
+
+
+def test_broken_files_of_equal_bytes_tie_no_lesions_together(layout: Layout) -> None:
+    """As when a download was refused six times, and the refusal was saved as a picture."""
+    params = load_params(layout.params)
+    run(params, layout)
+    before = pd.read_parquet(layout.splits)
+    labels = pd.read_parquet(layout.labels)
+    append(layout.split_ledger, before, labels)
+    lesions = labels.drop_duplicates("lesion_id").head(30)
+    broken = lesions.assign(image_id="broken_" + lesions["image_id"], sha256="404 Not Found")
+    write_table(pd.concat([labels, broken], ignore_index=True), layout.labels)
+    quality = pd.read_parquet(layout.quality)
+    refused = broken[["image_id"]].assign(decodes=False, contrast=None)
+    write_table(pd.concat([quality, refused], ignore_index=True), layout.quality)
+    reasons = broken[["image_id"]].assign(reason="does not decode")
+    quarantine = pd.read_parquet(layout.quarantine)
+    write_table(pd.concat([quarantine, reasons], ignore_index=True), layout.quarantine)
+    run(params, layout)
+    after = pd.read_parquet(layout.splits)
+    kept = after[~after["image_id"].isin(broken["image_id"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, before)
+
+
+def test_ties_that_would_leave_a_remnant_to_train_on_are_refused(layout: Layout) -> None:
+    params = load_params(layout.params)
+    run(params, layout)
+    labels = pd.read_parquet(layout.labels)
+    append(layout.split_ledger, pd.read_parquet(layout.splits), labels)
+    written = layout.splits.read_bytes()
+    images = labels["image_id"].tolist()
+    chain = [(one, other, "same spot", 0.9, 50) for one, other in pairwise(images[:200])]
+    write_table(pd.DataFrame(chain, columns=list(PAIR_COLUMNS)), layout.pairs)
+    with pytest.raises(SplitError, match=r"images would be left out \(at most 10%\), such as"):
+        run(params, layout)
+    assert layout.splits.read_bytes() == written
+    run(params.model_copy(update={"split": SplitParams(max_left_out_share=1)}), layout)
+    assert pd.read_parquet(layout.splits)["split"].isna().sum() > 100
