@@ -23,9 +23,10 @@ _IMAGES_AT_ONCE_ON_A_GPU = 64
 def images_at_once(image_size: int, device: torch.device) -> int:
     """Return how many images to send through a network at once, where no gradients are kept.
 
-    On a CPU so few that what one layer gives to the next stays in its caches: two cores took
-    MobileNetV2 through 240 to 330 images/s of 128 pixels with 16 at once and 144 with 64, through
-    57 to 75 of 224 pixels with 8 and 31 with 64. The results were the same to the last bit.
+    On a CPU so few that what one layer gives to the next stays in its caches: two cores that others
+    used, too, took 157 to 333 images/s of 128 pixels through MobileNetV2 with 16 at once and 133 to
+    152 with 64, 57 to 75 of 224 pixels with 8 and 31 with 64; a tenth more through ResNet-18, and
+    no more through ResNet-50. The results were the same to the last bit.
 
     Parameters
     ----------
