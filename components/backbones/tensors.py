@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,24 @@ def read_tensors(path: Path) -> State:
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise _not_tensors(path, "this is no flat table of tensors (a state dict)")
     return dict(state)
+
+
+def tensor_names(path: Path) -> set[str]:
+    """Return the names of the tensors in a weights file; raises as `read_tensors`."""
+    if path.suffix != ".safetensors":
+        return set(read_tensors(path))
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:  # its header only
+            return set(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise _not_tensors(path, str(error)) from error
+
+
+def is_ours(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are those of a model of ours: a body and a head."""
+    return all(name.startswith(("body.", "head.")) for name in names)
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from components.backbones.fetch import check_name, default_cache, fetch, is_s3, 
 from components.backbones.keymaps import LAYOUTS, State
 from components.backbones.model_file import MODEL_JSON, read_model
 from components.backbones.published import find_published
-from components.backbones.tensors import copy_tensors, read_tensors
+from components.backbones.tensors import copy_tensors, is_ours, read_tensors, tensor_names
 from components.backbones.zoo import backbone
 from components.errors import WeightsError
 
@@ -42,7 +42,10 @@ class WeightsFile:
     layout
         Names of the tensors: a key of `keymaps.LAYOUTS`.
     classes
-        Of the model that is started from (warm start); empty for published files.
+        Of the model that is started from (warm start); empty for published files, and where no
+        `model.json` beside the file knows it.
+    our_model
+        Whether they are of a model of ours, which has seen labels and images of its own.
     """
 
     path: Path | None
@@ -50,10 +53,11 @@ class WeightsFile:
     sha256: str = ""
     layout: str = "upstream"
     classes: tuple[str, ...] = ()
+    our_model: bool = False
 
-    def provenance(self) -> dict[str, str]:
+    def provenance(self) -> dict[str, str | bool]:
         """What `model.json` records."""
-        return {"origin": self.origin, "sha256": self.sha256}
+        return {"origin": self.origin, "sha256": self.sha256, "our_model": self.our_model}
 
 
 def resolve_weights(
@@ -116,7 +120,7 @@ def load_into(
     if weights.path is None:
         return
     state = read_tensors(weights.path)
-    if all(key.startswith(("body.", "head.")) for key in state):
+    if is_ours(state):
         if weights.classes and weights.classes == tuple(classes):
             copy_tensors(model.head, _below("head.", state), origin=weights.origin)
         copy_tensors(model.body, _below("body.", state), origin=weights.origin)
@@ -172,7 +176,21 @@ def _given(spec: str, entry: Backbone, base: Path | None, cache: Path) -> Weight
             fix="correct `weights` (imagenet, none, a path, an s3:// URI, registry:<version>)",
         )
     layouts = {name: published.layout for published in entry.published for name in published.names}
-    return _checked(path, spec, layouts.get(name, "upstream"))
+    weights = _checked(path, spec, layouts.get(name, "upstream"))
+    if not _has_our_names(path):
+        return weights
+    document = fetch(parent or slash or ".", MODEL_JSON, cache, base)
+    beside = read_model(document.parent) if document else None
+    known = beside and weights.sha256 in {member.sha256 for member in beside.members}
+    return replace(weights, classes=beside.classes if beside and known else (), our_model=True)
+
+
+def _has_our_names(path: Path) -> bool:
+    """Whether a file holds a model of ours; what cannot be opened is refused when it is loaded."""
+    try:
+        return is_ours(tensor_names(path))
+    except WeightsError:
+        return False
 
 
 def _checked(path: Path, origin: str, layout: str) -> WeightsFile:
@@ -204,4 +222,4 @@ def _model_folder(
         raise WeightsError(
             f"{member.file} is missing or damaged", where=origin, fix="fetch the model again"
         )
-    return WeightsFile(path, origin, digest, classes=model_file.classes)
+    return WeightsFile(path, origin, digest, classes=model_file.classes, our_model=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -17,11 +17,16 @@ import pandas as pd
 from components.dataset.given_split import given_split
 from components.dataset.sources.config import FileOptions
 from components.dataset.sources.place import open_files
-from components.errors import SourceError
+from components.errors import RegistryError, SourceError, WeightsError
 from components.layout import Layout
-from components.registry.ancestry import EXPOSURE, EXPOSURE_COLUMNS, INHERITED, REGISTERED, SEEN
+from components.registry.ancestry import (
+    EXPOSURE,
+    EXPOSURE_COLUMNS,
+    INHERITED,
+    SEEN,
+    seen_by_start,
+)
 from components.registry.config import RegistryParams
-from components.registry.store import version_name
 from components.tables import PARTS, read_table
 
 Parts = dict[str, list[str]]
@@ -106,52 +111,44 @@ def models_with(
 
 
 def runs_with(
-    versions: Sequence[Exposed],
     registry: RegistryParams,
     layout: Layout,
     images: set[str],
     hashes: set[str],
-) -> list[dict[str, Any]]:
-    """Return the trainings in this workspace that used one of the images, or may have.
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Return the trainings in this workspace that used one of the images, and those that may have.
 
     Returns
     -------
-    list of dict
-        `run`, `images` and `inherited` as `models_with`; `known`: false where the split that it was
-        given is not here any more.
+    found
+        `run`, `images` and `inherited` as `models_with`.
+    not_looked_into
+        Trainings whose split, or the images of the model that they started from, cannot be told:
+        name -> why.
     """
-    found = []
+    found: list[dict[str, Any]] = []
+    not_looked_into: dict[str, list[str]] = {}
     for path in sorted(layout.runs.glob("*/model.json")):
-        tables = _started_from(path, versions, registry, layout)
+        run = f"runs/{path.parent.name}"
+        document = json.loads(path.read_text(encoding="utf-8"))
+        start = document.get("provenance", {}).get("weights") or {}
+        try:
+            tables = seen_by_start(start, registry, layout)
+        except (RegistryError, WeightsError) as error:
+            tables = []
+            why = f"started from {start['origin']}: {error.what}"
+            not_looked_into.setdefault(run, []).append(why)
         rows = [_rows_of(table, images, hashes) for table in tables]
         seen = pd.concat([pd.DataFrame(columns=list(EXPOSURE_COLUMNS)), *rows])
         seen = seen[seen["split"].isin(SEEN)].drop_duplicates(["image_id", "split"])
         inherited = _by_part(seen)
         splits = given_split(layout, path.parent.name)
+        if splits is None:
+            not_looked_into.setdefault(run, []).append("its split is not here any more")
         own = {} if splits is None else _by_part(splits[splits["image_id"].isin(images)])
-        if own or inherited or splits is None:
-            use = {"run": f"runs/{path.parent.name}", "known": splits is not None}
-            found.append(use | {"images": own, "inherited": inherited})
-    return found
-
-
-def _started_from(
-    model_json: Path, versions: Sequence[Exposed], registry: RegistryParams, layout: Layout
-) -> list[pd.DataFrame]:
-    """Return what is recorded of the model that a training started from."""
-    document = json.loads(model_json.read_text(encoding="utf-8"))
-    origin = str((document.get("provenance", {}).get("weights") or {}).get("origin", "none"))
-    if origin.startswith(REGISTERED):
-        version = version_name(int(origin.removeprefix(REGISTERED).removeprefix("v")))
-        wanted = (registry.model_name, version)
-        return [
-            table
-            for entry in versions
-            if (entry.model, entry.version) == wanted
-            for table in entry.tables.values()
-        ]
-    tables = [layout.root / origin / name for name in (EXPOSURE, INHERITED)]
-    return [read_table(table, EXPOSURE_COLUMNS) for table in tables if table.is_file()]
+        if own or inherited:
+            found.append({"run": run, "images": own, "inherited": inherited})
+    return found, {run: "; ".join(reasons) for run, reasons in not_looked_into.items()}
 
 
 def _rows_of(table: pd.DataFrame | None, images: set[str], hashes: set[str]) -> pd.DataFrame:

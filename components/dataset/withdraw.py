@@ -42,10 +42,10 @@ def withdraw(
     dict
         `withdrawn` (column -> ids), `images` (ids of the images that this concerns), `num_new`
         (lines added to `data/withdrawn.csv`), `num_cache_entries` and `cache_folders` (removed),
-        `models` and `runs` (as `models_with` and `runs_with`), and `remains`: `snapshots` (of
-        DVC's cache: `version`, `commits`, `images`; None without DVC), `snapshots_not_looked_into`
-        (`version`, `commits`), `remotes`, `sources`, `storage`, `cache_folders` (folder -> why it
-        could not be removed).
+        `models`, `runs` and `runs_not_looked_into` (run -> why), as `models_with` and `runs_with`
+        give them, and `remains`: `snapshots` (of DVC's cache: `version`, `commits`, `images`; None
+        without DVC), `snapshots_not_looked_into` (`version`, `commits`), `remotes`, `sources`,
+        `storage`, `cache_folders` (folder -> why it could not be removed).
 
     Raises
     ------
@@ -70,6 +70,7 @@ def withdraw(
     entries |= {("sha256", value) for value in hashes}
     num_new = append_withdrawn(layout.withdrawn, entries)
     forgotten = forget(layout, images, hashes)
+    runs, runs_not_looked_into = runs_with(params.registry, layout, images, hashes)
     return {
         "withdrawn": {column: sorted(given[column]) for column in ID_COLUMNS},
         "images": sorted(images),
@@ -77,7 +78,8 @@ def withdraw(
         "num_cache_entries": forgotten.num_entries,
         "cache_folders": forgotten.folders,
         "models": models_with(versions, params.registry, layout, images, hashes),
-        "runs": runs_with(versions, params.registry, layout, images, hashes),
+        "runs": runs,
+        "runs_not_looked_into": runs_not_looked_into,
         "remains": {
             "snapshots": past.cached if past else None,
             "snapshots_not_looked_into": past.not_looked_into if past else [],
@@ -108,14 +110,14 @@ def withdrawal_text(found: Mapping[str, Any]) -> str:
     ]
     seen += [f"  {entry['run']}: {_uses(entry)}" for entry in found["runs"]]
     lines += seen or ["  no model in the registry, no run in this workspace"]
+    lines += [f"  perhaps {run}, {why}" for run, why in found["runs_not_looked_into"].items()]
     return "\n".join([*lines, "They remain in:", *_remains(found["remains"]), _NEXT])
 
 
 def _uses(entry: Mapping[str, Any]) -> str:
     own, inherited = (_parts(entry[name]) for name in ("images", "inherited"))
     through = f"{inherited} of a model that it started from" if inherited else ""
-    unknown = "" if entry.get("known", True) else "perhaps: its split is not here any more"
-    return "; ".join(filter(None, (own, through, unknown)))
+    return "; ".join(filter(None, (own, through)))
 
 
 def _parts(images: Mapping[str, Sequence[str]]) -> str:

@@ -112,7 +112,7 @@ def starting_weights(run: Path, base: Path) -> WeightsFile:
             where=weights.origin,
             fix="train it again",
         )
-    if weights.classes:
+    if weights.our_model:
         raise seen
     return weights
 

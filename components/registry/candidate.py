@@ -32,7 +32,7 @@ from components.registry.ancestry import (
 from components.registry.checksums import canonical_hash
 from components.registry.provenance import provenance_of
 from components.registry.store import Content
-from components.registry.versions import Registry, open_registry
+from components.registry.versions import Registry
 from components.tables import read_table
 
 TEST, VALIDATION = "predictions/test.parquet", "predictions/validation.parquet"
@@ -65,6 +65,9 @@ class Candidate:
         The same for the same model judged on the same data.
     version
         Its name where it is registered already.
+    unknown_starts
+        Models of ours that a training started from and of which nobody can tell what they have
+        seen, each with the reason.
     """
 
     model: ModelFile
@@ -77,6 +80,7 @@ class Candidate:
     latency_ms: float | None
     content_id: str
     version: str | None = None
+    unknown_starts: tuple[str, ...] = ()
     extra: Mapping[str, Content] = field(default_factory=dict)
 
     @property
@@ -145,8 +149,8 @@ def build_candidate(params: Params, layout: Layout) -> Candidate:
         read_table(layout.splits, ("image_id", "group_id", "split")),
         read_table(layout.labels, ("image_id", "sha256", "diagnosis")),
     )
-    origins = [read_model(layout.run(*run)).provenance["weights"]["origin"] for run in runs]
-    inherited = inherited_exposure(origins, open_registry(params.registry, layout), layout.root)
+    starts = [read_model(layout.run(*run)).provenance["weights"] for run in runs]
+    inherited, unknown = inherited_exposure(starts, params.registry, layout)
     latency = _latency_ms([backbone for backbone, _ in runs], layout)
     provenance = provenance_of(params, layout, runs)
     model = ModelFile(
@@ -167,6 +171,7 @@ def build_candidate(params: Params, layout: Layout) -> Candidate:
         metrics=candidate_document(params, layout, chosen),
         exposure=exposure,
         inherited=inherited,
+        unknown_starts=unknown,
         latency_ms=latency,
         content_id=_content_id(model, exposure),
     )

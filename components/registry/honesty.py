@@ -24,7 +24,12 @@ _SAMPLE = 8
 
 
 def unseen_test(candidate: Candidate) -> Gate:
-    """Return the gate: no test image's group was trained or selected on."""
+    """Return the gate: no test image's group was trained or selected on.
+
+    A model that started from one whose images nobody knows cannot pass it.
+    """
+    if candidate.unknown_starts:
+        return Gate("unseen_test", None, 0.0, "failed", "; ".join(candidate.unknown_starts))
     own_test = candidate.exposure["split"] == "test"
     num_seen = int(own_test.sum()) - len(clean_test_images(candidate.exposures))
     detail = "test images whose patient, lesion or near-duplicate the model has seen"

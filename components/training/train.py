@@ -93,7 +93,7 @@ def make_job(
     provenance = {
         "backbone": backbone,
         "seed": seed,
-        "weights": {"origin": weights.origin, "sha256": weights.sha256},
+        "weights": weights.provenance(),
         "training": recipe.model_dump(mode="json"),
         "data_id": packed.content_id,
         "split_id": content_hash(pd.concat([train, validation])),

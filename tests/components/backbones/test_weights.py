@@ -74,6 +74,7 @@ def test_a_path_starts_from_the_workspace(
     assert weights.provenance() == {
         "origin": f"mine/{path.name}",
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "our_model": False,
     }
     model = loaded(weights)
     assert same_body(model, state)
@@ -188,7 +189,8 @@ def test_a_damaged_file_is_refused(
 
 def test_none_is_a_random_start_and_says_so(resolve: Resolve) -> None:
     weights = resolve("none", NAME)
-    assert weights.provenance() == {"origin": "none (random start)", "sha256": ""}
+    start = {"origin": "none (random start)", "sha256": "", "our_model": False}
+    assert weights.provenance() == start
     started = loaded(weights)
     torch.manual_seed(9)
     assert same_body(started, create_backbone(NAME, 2).body.state_dict())
@@ -362,6 +364,7 @@ def test_an_s3_uri(
     s3.upload_file(str(path), "weights", path.name)
     weights = resolve(f"s3://weights/{path.name}", NAME)
     assert weights.origin == f"s3://weights/{path.name}"
+    assert not weights.our_model
     assert weights.path is not None
     assert weights.path.name == path.name
     assert same_body(loaded(weights), state)
@@ -430,11 +433,23 @@ def test_a_warm_start_from_s3_and_from_a_runs_folder(
         s3.upload_file(str(file), "weights", f"skin/versions/v0003/{file.name}")
     for weights in (
         resolve("registry:3", NAME, registry="s3://weights/skin"),
+        resolve("s3://weights/skin/versions/v0003", NAME),
+        resolve("s3://weights/skin/versions/v0003/model.safetensors", NAME),
         resolve(str(folder), NAME),
         resolve("v0003", NAME, base=folder.parent),
+        resolve("v0003/model.safetensors", NAME, base=folder.parent),
     ):
+        assert weights.our_model
         model = loaded(weights, classes=CLASSES)
         assert all(torch.equal(value, own[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_file_of_ours_without_its_model_json_is_known_by_its_tensors(
+    version: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, resolve: Resolve, suffix: str
+) -> None:
+    weights = resolve(str(write(version[1], tmp_path, suffix=suffix)), NAME)
+    assert (weights.our_model, weights.classes) == (True, ())
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def train_run(layout: Layout, origin: str, **splits: str) -> None:
     table = {"image_id": list(splits), "split": list(splits.values())}
     write_table(pd.DataFrame(table), layout.splits)
     (layout.run("resnet18", 0)).mkdir(parents=True)
-    document = {"provenance": {"weights": {"origin": origin}}}
+    document = {"provenance": {"weights": {"origin": origin, "sha256": "", "our_model": True}}}
     (layout.run("resnet18", 0) / "model.json").write_text(json.dumps(document))
 
 
@@ -150,7 +150,7 @@ def test_models_and_runs_that_used_an_image_are_named_with_its_part(layout: Layo
     ]  # fmt: skip
     assert found["runs"] == [
         {
-            "run": "runs/resnet18-0", "known": True,
+            "run": "runs/resnet18-0",
             "images": {"train": ["A2"], "validation": ["A1"]}, "inherited": {},
         }
     ]  # fmt: skip
@@ -167,7 +167,14 @@ def test_models_that_started_from_one_that_saw_the_image_are_named_too(layout: L
     assert found["inherited"] == {"train": ["A1"]}
 
 
-@pytest.mark.parametrize("origin", ["registry:{number}", "registry/ham10000/versions/{version}"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "registry:{number}",
+        "registry/ham10000/versions/{version}",
+        "registry/ham10000/versions/{version}/model.safetensors",
+    ],
+)
 def test_a_run_that_started_from_a_model_that_saw_the_image_is_named_too(
     layout: Layout, origin: str
 ) -> None:
@@ -178,7 +185,6 @@ def test_a_run_that_started_from_a_model_that_saw_the_image_is_named_too(
     assert found["runs"] == [
         {
             "run": "runs/resnet18-0",
-            "known": True,
             "images": {},
             "inherited": {"train": ["A2"], "validation": ["A1"]},
         }
@@ -202,10 +208,19 @@ def test_a_run_is_named_by_the_split_that_it_was_given(layout: Layout, there: bo
     without = pd.DataFrame({"image_id": ["A3"], "split": ["test"]})
     write_table(without, layout.splits)
     found = withdraw(layout, ["A1"], [], [])
-    (run,) = found["runs"]
-    assert (run["known"], run["images"]) == (there, {"train": ["A1"]} if there else {})
-    said = "1 in train" if there else "perhaps: its split is not here any more"
-    assert f"runs/resnet18-0: {said}" in withdrawal_text(found)
+    assert [run["images"] for run in found["runs"]] == ([{"train": ["A1"]}] if there else [])
+    said = "runs/resnet18-0: 1 in train" if there else "perhaps runs/resnet18-0, its split is not"
+    assert said in withdrawal_text(found)
+
+
+def test_a_run_whose_start_cannot_be_looked_into_is_named(layout: Layout) -> None:
+    train_run(layout, "registry:7", A3="train")
+    found = withdraw(layout, ["A1"], [], [])
+    assert found["runs"] == []
+    assert "runs/resnet18-0" in found["runs_not_looked_into"]
+    assert "perhaps runs/resnet18-0, started from registry:7: it is a model" in withdrawal_text(
+        found
+    )
 
 
 def test_an_image_that_only_an_old_model_knows_can_be_withdrawn(layout: Layout, ham) -> None:

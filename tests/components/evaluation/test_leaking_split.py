@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,19 @@ def test_a_start_that_would_not_be_honest_is_said_not_to_be_measured(
     member = {"backbone": "resnet18", "seed": 0}
     found = measure_leaking_split(layout, {"members": [member]}, seed=0)
     assert not found["measured"] and reason in found["reason"]
+
+
+def test_a_weights_file_of_a_model_of_ours_has_seen_labels(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from components.backbones.zoo import create_backbone
+
+    file = tmp_path / "copied.safetensors"
+    save_file(create_backbone("resnet18", 2).state_dict(), file)
+    run = Layout(tmp_path).run("resnet18", 0)
+    _write_model(run, "copied.safetensors", hashlib.sha256(file.read_bytes()).hexdigest())
+    with pytest.raises(WeightsError, match="has seen labels"):
+        starting_weights(run, tmp_path)
 
 
 def _write_model(run: Path, spec: str, sha256: str) -> None:

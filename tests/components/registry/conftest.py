@@ -10,7 +10,7 @@ import hashlib
 import io
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -37,6 +37,7 @@ BACKBONE = "mobilenet_v2"
 CLASSES = ("bkl", "mel", "nv")
 COLOURS = {"bkl": (200, 60, 60), "mel": (60, 200, 60), "nv": (60, 60, 200)}
 SIDE = 32
+RANDOM_START = {"origin": "none (random start)", "sha256": "", "our_model": False}
 REPO = Path(__file__).resolve().parents[3]
 
 
@@ -177,18 +178,18 @@ def train(
     skill: float,
     seed: int = 0,
     seeds: tuple[int, ...] = (0,),
-    origin: str = "none (random start)",
+    start: Mapping[str, Any] = RANDOM_START,
 ) -> Work:
     """Write runs, evaluations and the leaderboard; return the work with these seeds.
 
     `skill`: the share of training images whose diagnosis the head is fitted to; of the rest it
-    sees the next class' one. `origin`: where the run says its weights come from.
+    sees the next class' one. `start`: what the run says of the weights that it started from.
     """
     params, layout = work.params.model_copy(update={"seeds": seeds}), work.layout
     for backbone in params.backbones:
         for number in seeds:
             run = RunName(backbone, number)
-            _fit_run(params, layout, run, skill, seed=seed + number, origin=origin)
+            _fit_run(params, layout, run, skill, seed=seed + number, start=start)
             evaluate.run(params, layout, backbone, number)
         profile = {
             "backbone": backbone,
@@ -204,7 +205,13 @@ def train(
 
 
 def _fit_run(
-    params: Params, layout: Layout, run: RunName, skill: float, *, seed: int, origin: str
+    params: Params,
+    layout: Layout,
+    run: RunName,
+    skill: float,
+    *,
+    seed: int,
+    start: Mapping[str, Any],
 ) -> None:
     import torch
 
@@ -243,7 +250,7 @@ def _fit_run(
         classes=classes,
         malignant=params.diagnoses.malignant,
         members=(member,),
-        provenance={"weights": {"origin": origin, "sha256": ""}},
+        provenance={"weights": start},
     )
     folder = layout.run(run.backbone, run.seed)
     save_model(folder, [network.state_dict()], model)

@@ -38,6 +38,10 @@ def _promote(work: Work) -> Decision:
     return promote_candidate(work.params, work.layout)
 
 
+def _registered(origin: str) -> dict[str, Any]:
+    return {"origin": origin, "sha256": "", "our_model": True}
+
+
 def _tree(folder: Path) -> dict[str, str]:
     """Return path -> hash of every file, without the count of looks and the lock."""
     return {
@@ -239,7 +243,7 @@ def test_what_the_starting_point_was_trained_on_is_not_clean(work: Work) -> None
     """A model fine-tuned from v0001 has seen v0001's training images, though they are test now."""
     _promote(work)
     good = work.gates(max_worse_than_champion=None)
-    train(good, skill=1.0, seed=7, origin="registry:v0001")
+    train(good, skill=1.0, seed=7, start=_registered("registry:v0001"))
     clean = _promote(good.gates(min_images_per_class=2))
     assert _verdicts(clean)["unseen_test"] == "passed"
     assert clean.version == "v0002"
@@ -248,11 +252,20 @@ def test_what_the_starting_point_was_trained_on_is_not_clean(work: Work) -> None
     splits["split"] = splits["split"].map(parts).astype("str")
     write_table(splits, work.layout.splits)
     for parent in ("v0001", "v0002"):  # and so has what was fine-tuned from v0002
-        train(good, skill=1.0, seed=8, origin=f"registry:{parent}")
+        train(good, skill=1.0, seed=8, start=_registered(f"registry:{parent}"))
         gate = next(gate for gate in _promote(good).gates if gate.name == "unseen_test")
         assert (gate.verdict, gate.value) == ("failed", 18.0)
     train(good, skill=1.0, seed=8)
     assert _verdicts(_promote(good))["unseen_test"] == "passed"
+
+
+def test_a_start_that_nobody_knows_the_images_of_cannot_be_promoted(work: Work) -> None:
+    """A training's folder is a model of ours, too, and says nothing of what it was trained on."""
+    train(work, skill=1.0, seed=7, start=_registered("runs/earlier-0"))
+    decision = _promote(work)
+    assert _verdicts(decision)["unseen_test"] == "failed"
+    assert "started from runs/earlier-0: it is a model of ours without exposure" in decision.reason
+    assert work.registry.versions() == []
 
 
 def test_predictions_of_another_model_are_found(work: Work) -> None:
