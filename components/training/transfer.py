@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,9 +26,11 @@ _KEPT_SECONDS = 7 * 24 * 3600.0
 def ship(job: Job) -> Job:
     """Put what `job` needs into its storage, unless it is there; return the job for the workers."""
     packed = PackedImages.open(job.packed)
-    _upload(job, f"packed-{packed.content_id}", sorted(job.packed.iterdir()))
+    files = {path.name: path for path in sorted(job.packed.iterdir())}
+    _upload(job, f"packed-{packed.content_id}", files)
     if job.weights.path is not None:
-        _upload(job, f"weights-{job.weights.sha256}", [job.weights.path])
+        folder, name = _place_of_weights(job.weights.path, job.weights.sha256)
+        _upload(job, folder, {name: job.weights.path})
     return replace(job, packed_id=packed.content_id)
 
 
@@ -46,9 +48,18 @@ def receive(job: Job) -> Job:
         job = replace(job, packed=_download(job, f"packed-{job.packed_id}"))
     path = job.weights.path
     if path is not None and not (path.is_file() and sha256_of(path) == job.weights.sha256):
-        folder = _download(job, f"weights-{job.weights.sha256}")
-        job = replace(job, weights=replace(job.weights, path=folder / path.name))
+        folder, name = _place_of_weights(path, job.weights.sha256)
+        fetched = _download(job, folder) / name
+        job = replace(job, weights=replace(job.weights, path=fetched))
     return job
+
+
+def _place_of_weights(path: Path, sha256: str) -> tuple[str, str]:
+    """Return folder and name of a weights file in a storage, whatever it is called elsewhere.
+
+    The suffix says how it is opened, so the same bytes with two suffixes are two things.
+    """
+    return f"weights-{sha256}{path.suffix}", f"weights{path.suffix}"
 
 
 def node_cache() -> Path:
@@ -63,15 +74,16 @@ def _is_here(job: Job) -> bool:
         return False
 
 
-def _upload(job: Job, name: str, files: Sequence[Path]) -> None:
+def _upload(job: Job, name: str, files: Mapping[str, Path]) -> None:
+    """Put `files` (name there -> path here) into the folder `name`, unless it is there."""
     from pyarrow.fs import copy_files
 
     target = Storage.open(job.storage).below("content", name)
     if _WHOLE in target.names():
         return
     target.filesystem.create_dir(target.path, recursive=True)
-    for path in files:
-        there = target.below(path.name).path
+    for file, path in files.items():
+        there = target.below(file).path
         copy_files(str(path), there, destination_filesystem=target.filesystem, use_threads=False)
     with target.filesystem.open_output_stream(target.below(_WHOLE).path):
         pass

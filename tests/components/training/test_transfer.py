@@ -59,6 +59,17 @@ def test_other_weights_under_the_same_path_are_not_taken_for_ours(job: Job) -> N
     assert received.weights.path.read_bytes() == b"tensors"
 
 
+@pytest.mark.parametrize("name", ["other.safetensors", "other.pth"])
+def test_the_same_weights_under_another_name_are_found(job: Job, tmp_path: Path, name: str) -> None:
+    receive(elsewhere(ship(job)))
+    path = tmp_path / "weights" / name
+    path.write_bytes(b"tensors")
+    received = receive(elsewhere(ship(replace(job, weights=replace(job.weights, path=path)))))
+    assert received.weights.path is not None
+    assert received.weights.path.read_bytes() == b"tensors"
+    assert received.weights.path.suffix == path.suffix  # which says how it is opened
+
+
 def test_job_that_was_not_shipped_is_left_alone(job: Job) -> None:
     assert receive(job) is job
 
