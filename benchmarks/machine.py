@@ -8,6 +8,8 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from components.atomic import atomic_path
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -24,16 +26,27 @@ def machine() -> str:
 
 
 def write_results(name: str, rows: Sequence[Mapping[str, object]]) -> Path:
-    """Write `rows` with the machine beside each number to `results/<name>.csv`."""
-    RESULTS.mkdir(exist_ok=True)
+    """Write `rows` with the machine beside each number to `results/<name>.csv`.
+
+    A row that `read_results` has read keeps its machine.
+    """
     path = RESULTS / f"{name}.csv"
     here = machine()
-    columns = [*dict.fromkeys(key for row in rows for key in row), "machine"]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "machine"]
+    with atomic_path(path) as half, half.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*columns, "machine"], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, "machine": here} for row in rows)
+        writer.writerows({"machine": here, **row} for row in rows)
     return path
+
+
+def read_results(name: str) -> list[dict[str, str]]:
+    """Return the rows of `results/<name>.csv`, each with its machine; none without the file."""
+    path = RESULTS / f"{name}.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _processor() -> str:
