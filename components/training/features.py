@@ -15,8 +15,9 @@ import torch
 from components.backbones.inference import images_at_once
 from components.backbones.zoo import features, head
 from components.training import recipe
+from components.training.losses import build_loss
 from components.training.progress import Reporter, Throttle
-from components.training.sampling import Ints, batches, epoch_order
+from components.training.sampling import Ints, batches, class_quotas, epoch_order
 
 if TYPE_CHECKING:
     from components.training.loop import Training
@@ -65,6 +66,10 @@ class _Lesson:
         self._features = frozen_features(training, training.job.train.rows).to(training.device)
         self._layer = head(training.model).requires_grad_(True)
         params = training.job.params
+        counts = np.bincount(self._labels, minlength=len(training.job.classes))
+        # Of the images that are drawn here: the main training's epochs may have fewer.
+        drawn = class_quotas(counts, params.sampling_power, len(self._labels))
+        self._loss = build_loss(params, drawn, training.device)
         self._optimizer = torch.optim.AdamW(
             self._layer.parameters(), lr=params.head_learning_rate, weight_decay=params.weight_decay
         )
@@ -87,7 +92,7 @@ class _Lesson:
             peak = max(peak, self._schedule.set(done))
             chosen = torch.from_numpy(order[positions]).to(training.device)
             targets = training.one_hot[torch.from_numpy(labels).to(training.device)[chosen]]
-            loss = training.loss(self._layer(self._features[chosen]), targets).sum() / size
+            loss = self._loss(self._layer(self._features[chosen]), targets).sum() / size
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimizer.step()

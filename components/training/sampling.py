@@ -15,8 +15,8 @@ Ints = npt.NDArray[np.int64]
 def epoch_order(labels: Ints, power: float, num_images: int, seed: int, epoch: int) -> Ints:
     """Return `num_images` positions in `labels`, shuffled.
 
-    Of a class with n images, a number in proportion to n**power is drawn; its images take turns,
-    so that over the epochs each is drawn equally often (give or take one).
+    Of a class with n images, a number in proportion to n**power is drawn (`class_quotas`); its
+    images take turns, so that over the epochs each is drawn equally often (give or take one).
     """
     counts = np.bincount(labels)
     quotas = class_quotas(counts, power, num_images)
@@ -31,11 +31,22 @@ def epoch_order(labels: Ints, power: float, num_images: int, seed: int, epoch: i
 
 
 def class_quotas(counts: Ints, power: float, num_images: int) -> Ints:
-    """Divide `num_images` in proportion to counts**power, by largest remainders."""
+    """Divide `num_images` in proportion to counts**power, by largest remainders.
+
+    A class with images gets at least one, if there is one for each: the quotas are the same in
+    every epoch, so that one without would never be seen.
+    """
     weights = np.where(counts > 0, counts.astype(float) ** power, 0.0)
     exact = num_images * weights / weights.sum()
-    quotas: Ints = np.floor(exact).astype(np.int64)
-    most = np.argsort(-(exact - quotas), kind="stable")[: num_images - quotas.sum()]
+    single = np.zeros(len(counts), dtype=bool)
+    if num_images >= np.count_nonzero(counts):
+        # What these get beyond their share the others lack, who may then be short themselves.
+        while (short := (counts > 0) & ~single & (exact < 1)).any():
+            single |= short
+            others = np.where(single, 0.0, weights)
+            exact = (num_images - single.sum()) * others / max(others.sum(), 1e-300)
+    quotas: Ints = np.floor(exact).astype(np.int64) + single
+    most = np.argsort(-(exact - np.floor(exact)), kind="stable")[: num_images - quotas.sum()]
     quotas[most] += 1
     return quotas
 

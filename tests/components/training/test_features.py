@@ -52,6 +52,19 @@ def test_head_only_trains_for_all_epochs_with_one_checkpoint(
     assert balanced_accuracy(labels, validate(training)) == pytest.approx(best)
 
 
+def test_the_loss_of_the_head_follows_from_what_is_drawn_for_it(
+    make_job: MakeJob, make_training: MakeTraining
+) -> None:
+    """However few images an epoch of the main training has: with 2 it has no room for a class."""
+    recipe = {"unfreeze": "none", "epochs": 3, "class_weight_power": 1.0, "logit_adjustment": 1.0}
+    states = []
+    for epoch_images in (None, 2):
+        training = make_training(make_job("resnet18", epoch_images=epoch_images, **recipe))
+        fit_head(training, lambda _: None)
+        states.append(training.model.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 def test_main_training_follows_a_head_first(make_job: MakeJob, make_training: MakeTraining) -> None:
     training = make_training(make_job(head_epochs=2, epochs=1, unfreeze="last_block"))
     train_head_first(training)

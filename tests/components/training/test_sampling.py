@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from components.training.sampling import (
@@ -25,6 +25,42 @@ def test_quotas_add_up_and_leave_out_only_classes_without_images(
     quotas = class_quotas(np.array(counts), power, num_images)
     assert quotas.sum() == num_images
     assert all(quota == 0 for quota, count in zip(quotas, counts, strict=True) if count == 0)
+
+
+@given(
+    counts=st.lists(st.integers(0, 10_000), min_size=2, max_size=9).filter(lambda c: sum(c) > 0),
+    power=st.floats(0, 1),
+    num_images=st.integers(1, 3000),
+)
+@example(counts=[7000, 2995, 5], power=1.0, num_images=1000)
+@example(counts=[1, 1, 10_000], power=1.0, num_images=3)
+@example(counts=[9999, 40, 11, 3, 0, 1], power=1.0, num_images=250)
+def test_every_class_with_images_has_a_place_and_none_more_than_its_rounded_share(
+    counts: list[int], power: float, num_images: int
+) -> None:
+    given_counts = np.array(counts)
+    quotas = class_quotas(given_counts, power, num_images)
+    there = given_counts > 0
+    assert quotas.sum() == num_images
+    assert (quotas[~there] == 0).all() and (quotas >= 0).all()
+    if num_images >= there.sum():
+        assert (quotas[there] > 0).all()
+    weights = np.where(there, given_counts.astype(float) ** power, 0.0)
+    share = num_images * weights / weights.sum()
+    assert (quotas <= np.floor(share + 1e-6) + 1).all()
+    large = there & (share > 1 + there.sum())
+    # What a class gives away is at most one place for each of the others.
+    assert (quotas[large] >= np.floor(share[large] - 1e-6) - there.sum()).all()
+    # More images never have fewer places, but for the last one by the remainders.
+    order = np.argsort(given_counts, kind="stable")
+    assert (np.diff(quotas[order]) >= -1).all()
+
+
+def test_a_class_of_five_images_among_thousands_takes_its_turn() -> None:
+    assert class_quotas(np.array([7000, 2995, 5]), 1.0, 1000).tolist() == [700, 299, 1]
+    labels = np.repeat(np.arange(3), (7000, 2995, 5)).astype(np.int64)
+    seen = np.concatenate([epoch_order(labels, 1.0, 1000, 0, epoch) for epoch in range(5)])
+    assert sorted(seen[labels[seen] == 2]) == list(range(9995, 10_000))
 
 
 def test_power_one_keeps_the_classes_as_they_are_and_zero_makes_them_even() -> None:
