@@ -99,7 +99,7 @@ class _Lesson:
             if training.average:
                 training.average.update(done)
             total += loss.item() * size
-        training.check(total, epoch, self.num_steps, peak)
+        training.check(total, epoch, self.num_steps, peak, "head_learning_rate")
         return total / len(labels), peak
 
 

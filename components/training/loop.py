@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 _GPU_STEPS_BETWEEN_CHECKS = 20  # looking at the loss makes a GPU wait
+_RATE = "learning_rate"
 
 
 @dataclass
@@ -110,7 +111,18 @@ class Training:
         return self.epoch >= self.job.params.epochs or stalled
 
     def judge(self, logits: Floats, train_loss: float, rate: float) -> float:
-        """End an epoch with the validation part's `logits`; return their balanced accuracy."""
+        """End an epoch with the validation part's `logits`; return their balanced accuracy.
+
+        Raises
+        ------
+        TrainingError
+            Some are not finite: the epoch's last step may be the one that diverged, after its loss
+            was looked at. Every worker has the same logits, and raises it.
+        """
+        if not np.isfinite(logits).all():
+            what = f"{self.job.backbone} gives no numbers for the validation part any more"
+            setting = "head_learning_rate" if self.job.params.unfreeze == "none" else _RATE
+            raise _diverged(self.job, what, f"epoch {self.epoch + 1}", rate, setting)
         labels = self.job.validation.labels
         score = balanced_accuracy(labels, logits)
         self.epoch += 1
@@ -129,10 +141,11 @@ class Training:
             self.best_state = {k: v.detach().clone() for k, v in self.judged_state.items()}
         return score
 
-    def check(self, loss: float, epoch: int, step: int, rate: float) -> None:
-        """Raise `TrainingError` when `loss` is not a finite number."""
+    def check(self, loss: float, epoch: int, step: int, rate: float, setting: str = _RATE) -> None:
+        """Raise `TrainingError` when `loss` is not a finite number; `setting` is its rate's."""
         if not math.isfinite(loss):
-            raise _no_number(self.job, epoch + 1, step, rate)
+            what = f"the loss of {self.job.backbone} is no longer a number"
+            raise _diverged(self.job, what, f"epoch {epoch + 1}, step {step}", rate, setting)
 
     def dropout_seed(self, epoch: int, rank: int) -> int:
         """Seed of what the network itself draws in an epoch: the same after a resume."""
@@ -167,7 +180,8 @@ def fit(training: Training, keep: Callable[[Training], None]) -> None:
     Raises
     ------
     TrainingError
-        The loss is not a number; every worker raises it at the same step.
+        The loss, or what validation gets, is not a number; every worker raises it at the same
+        step.
     """
     reporter = Reporter(training.job, len(training.steps), silent=not training.ranks.is_first)
     while not training.finished:
@@ -277,12 +291,11 @@ def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _no_number(job: Job, epoch: int, step: int, rate: float) -> TrainingError:
+def _diverged(job: Job, what: str, when: str, rate: float, setting: str) -> TrainingError:
     return TrainingError(
-        f"the loss of {job.backbone} is no longer a number (epoch {epoch}, step {step}, "
-        f"learning rate {rate:.2g})",
+        f"{what} ({when}, learning rate {rate:.2g})",
         where=f"training {job.name}",
-        fix=f"lower learning_rate (now {job.params.learning_rate:g}) below backbones."
+        fix=f"lower {setting} (now {getattr(job.params, setting):g}) below backbones."
         f"{job.backbone} or training in params.yaml, or raise warmup (now {job.params.warmup:g})"
         + ("; precision: fp32 may help, too" if job.params.precision != "fp32" else ""),
     )

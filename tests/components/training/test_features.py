@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from components.errors import TrainingError
 from components.training.features import fit_head, frozen_features, train_head_first
 from components.training.job import Job
 from components.training.loop import Training, balanced_accuracy, fit, validate
@@ -50,6 +51,16 @@ def test_head_only_trains_for_all_epochs_with_one_checkpoint(
     training.model.load_state_dict(training.best_state)
     labels = training.job.validation.labels
     assert balanced_accuracy(labels, validate(training)) == pytest.approx(best)
+
+
+def test_divergence_of_the_head_is_found_by_validation(
+    make_job: MakeJob, make_training: MakeTraining
+) -> None:
+    recipe = {"unfreeze": "none", "head_learning_rate": 1e37, "warmup": 0.0}
+    training = make_training(make_job("resnet18", **recipe))
+    with pytest.raises(TrainingError, match=r"validation part any more \(epoch 1, ") as raised:
+        fit_head(training, lambda _: None)
+    assert "lower head_learning_rate (now 1e+37)" in raised.value.fix
 
 
 def test_the_loss_of_the_head_follows_from_what_is_drawn_for_it(

@@ -162,6 +162,20 @@ def test_loss_that_is_no_number_stops_with_what_to_do(
         assert part in message
 
 
+def test_divergence_in_the_last_step_is_found_by_validation(
+    make_job: MakeJob, make_training: MakeTraining
+) -> None:
+    recipe = {"batch_size": 96, "learning_rate": 1e30, "warmup": 0.0}  # one step in an epoch
+    training = make_training(make_job("resnet18", **recipe))
+    kept: list[int] = []
+    with pytest.raises(TrainingError) as raised:
+        run(training, lambda training: kept.append(training.epoch))
+    message = str(raised.value)
+    for part in ("resnet18", "validation part", "epoch 1", "1e+30", "lower learning_rate"):
+        assert part in message
+    assert kept == [] and training.history == []
+
+
 def test_averaged_weights_are_what_is_judged_and_kept(
     make_job: MakeJob, make_training: MakeTraining
 ) -> None:

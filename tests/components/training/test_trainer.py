@@ -51,6 +51,15 @@ def test_error_in_a_worker_arrives_as_it_was_raised(make_job: MakeJob, tmp_path:
     assert not (tmp_path / "left" / WEIGHTS).exists()
 
 
+def test_divergence_that_validation_finds_is_one_error_and_no_lost_worker(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    job = make_job("resnet18", batch_size=96, learning_rate=1e30, warmup=0.0)
+    with pytest.raises(TrainingError, match=r"validation part any more \(epoch 1, ") as raised:
+        run_training(job, tmp_path / "left")
+    assert "lower learning_rate" in raised.value.fix
+
+
 def test_model_that_cannot_be_described_is_one_error_and_no_lost_worker(
     make_job: MakeJob, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
