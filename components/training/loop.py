@@ -157,11 +157,33 @@ class Training:
         tensors |= {f"best.{name}": value for name, value in self.best_state.items()}
         tensors |= {f"average.{name}": value for name, value in (self.averaged or {}).items()}
         tensors |= recipe.optimizer_tensors(self.optimizer)
-        facts = {"epoch": self.epoch, "best_epoch": self.best_epoch, "history": self.history}
+        facts = {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "history": self.history,
+            "precision": recipe.precision_name(self.precision),
+        }
         return Checkpoint(tensors, facts)
 
+    def agree_on_precision(self) -> None:
+        """Let all workers compute alike, whatever their nodes compute fastest; all call this."""
+        self.precision = recipe.common_precision(self.precision, self.ranks)
+
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to the state of `checkpoint`."""
+        """Go back to the state of `checkpoint`; every worker must call this.
+
+        The precision is that of the checkpoint, too: `auto` may mean another one on this node.
+
+        Raises
+        ------
+        TrainingError
+            A worker's device cannot compute in that precision; every worker raises it.
+        """
+        name = str(checkpoint.facts["precision"])
+        self.precision = recipe.precision_called(name)
+        unable = not recipe.computes(self.device, self.precision)
+        if self.ranks.sum(np.array([float(unable)]))[0]:
+            raise _other_precision(self.job, name)
         tensors = checkpoint.tensors
         self.model.load_state_dict(_below(tensors, "model."))
         self.best_state = _below(tensors, "best.")
@@ -298,4 +320,13 @@ def _diverged(job: Job, what: str, when: str, rate: float, setting: str) -> Trai
         fix=f"lower {setting} (now {getattr(job.params, setting):g}) below backbones."
         f"{job.backbone} or training in params.yaml, or raise warmup (now {job.params.warmup:g})"
         + ("; precision: fp32 may help, too" if job.params.precision != "fp32" else ""),
+    )
+
+
+def _other_precision(job: Job, name: str) -> TrainingError:
+    return TrainingError(
+        f"{job.name} was begun in {name}, and cannot go on on a device that has no {name}",
+        where=f"training {job.name}: precision {job.params.precision}",
+        fix=f"run it again where the devices compute {name}; or set precision: fp32 below "
+        f"backbones.{job.backbone} or training in params.yaml, which trains it anew",
     )

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from components.backbones.zoo import head_parameters, last_block_parameters, layer_groups
 from components.training.config import TrainingParams
 
@@ -25,7 +27,7 @@ _LIGHT = frozenset(
         *("efficientnet_b0", "tf_efficientnet_lite0"),
     }
 )
-"""Their time goes into depthwise convolutions, which CPUs compute no faster in bf16."""
+"""Their time goes into depthwise convolutions, which gain least from a CPU's bf16."""
 _LIGHT_BF16_FROM_PIXELS = 144
 
 
@@ -34,8 +36,8 @@ def choose_precision(
 ) -> torch.dtype | None:
     """Return the dtype of autocast, or None for plain float32.
 
-    `auto` takes bf16 on a GPU that has it, and on a CPU that computes it (AVX-512 BF16 or AMX) if
-    that is faster for this backbone and image size, as measured in `docs/training.md`.
+    `auto` takes bf16 on a GPU that has it, and on a CPU that computes it (AVX-512 BF16 or AMX); but
+    for a light backbone and small images fp32 on any CPU. No measurement of that rule is kept.
     """
     import torch
 
@@ -49,6 +51,31 @@ def choose_precision(
         return None
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else None
+
+
+def precision_name(dtype: torch.dtype | None) -> str:
+    """Return `fp32` or `bf16`."""
+    return "fp32" if dtype is None else "bf16"
+
+
+def precision_called(name: str) -> torch.dtype | None:
+    """Return the dtype that `precision_name` calls `name`."""
+    import torch
+
+    return {"fp32": None, "bf16": torch.bfloat16}[name]
+
+
+def computes(device: torch.device, dtype: torch.dtype | None) -> bool:
+    """Whether `device` can compute in `dtype` at all; a CPU can, if slowly."""
+    import torch
+
+    return dtype is None or device.type == "cpu" or torch.cuda.is_bf16_supported()
+
+
+def common_precision(dtype: torch.dtype | None, ranks: Ranks) -> torch.dtype | None:
+    """Return the precision of all workers: fp32 unless each of them has chosen `dtype`."""
+    num_reduced = ranks.sum(np.array([float(dtype is not None)]))[0]
+    return dtype if num_reduced == ranks.world_size else None
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:

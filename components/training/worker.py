@@ -93,11 +93,13 @@ def learn(
     model.to(device).to(memory_format=torch.channels_last)
     training = Training(job, model, squares, device, ranks, clock=clock)
     stored = newest_whole(Storage.open(job.checkpoints).below(job.identity))
-    if stored is not None:
+    if stored is None:
+        training.agree_on_precision()
+    else:
         training.restore(stored)
         if ranks.is_first:
             print(f"{job.name}: goes on after epoch {training.epoch}", flush=True)
-    elif job.params.head_epochs and job.params.unfreeze != "none":
+    if stored is None and job.params.head_epochs and job.params.unfreeze != "none":
         features.train_head_first(training)
 
     if job.params.unfreeze == "none":

@@ -9,7 +9,7 @@ import torch
 
 from components.errors import TrainingError
 from components.training.augment import NUM_DRAWS
-from components.training.checkpoint import Storage, newest_whole, save
+from components.training.checkpoint import Checkpoint, Storage, newest_whole, save
 from components.training.job import Job
 from components.training.loop import Training, balanced_accuracy, cross_entropy, fit, shown
 from components.training.ranks import Ranks
@@ -22,6 +22,11 @@ MakeTraining = Callable[[Job], Training]
 def run(training: Training, keep: Callable[[Training], None] = lambda _: None) -> Training:
     fit(training, keep)
     return training
+
+
+def copy(checkpoint: Checkpoint) -> Checkpoint:
+    tensors = {name: value.clone() for name, value in checkpoint.tensors.items()}
+    return Checkpoint(tensors, checkpoint.facts | {"history": list(checkpoint.facts["history"])})
 
 
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
@@ -174,6 +179,41 @@ def test_divergence_in_the_last_step_is_found_by_validation(
     for part in ("resnet18", "validation part", "epoch 1", "1e+30", "lower learning_rate"):
         assert part in message
     assert kept == [] and training.history == []
+
+
+def test_a_resumed_training_keeps_its_precision_on_another_kind_of_node(
+    make_job: MakeJob, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job("resnet18", precision="auto", epochs=2)
+
+    def on_a_node(*, fast_bf16: bool) -> Training:
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda: fast_bf16)
+        return make_training(job)
+
+    for fast_bf16, precision in ((True, torch.bfloat16), (False, None)):
+        stored: list[Checkpoint] = []
+        whole = on_a_node(fast_bf16=fast_bf16)
+        run(whole, lambda training, stored=stored: stored.append(copy(training.to_checkpoint())))
+        resumed = on_a_node(fast_bf16=not fast_bf16)
+        assert resumed.precision != precision
+        resumed.restore(stored[0])
+        assert resumed.precision == precision
+        run(resumed)
+        assert resumed.history == whole.history
+        assert same(resumed.best_state, whole.best_state)
+
+
+def test_a_device_without_the_precision_of_the_checkpoint_is_an_error(
+    make_job: MakeJob, make_training: MakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = make_training(make_job("resnet18", precision="bf16")).to_checkpoint()
+    training = make_training(make_job("resnet18", precision="auto"))
+    training.device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with pytest.raises(TrainingError, match="was begun in bf16") as raised:
+        training.restore(stored)
+    assert "precision: fp32" in raised.value.fix
 
 
 def test_averaged_weights_are_what_is_judged_and_kept(
