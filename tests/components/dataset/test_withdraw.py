@@ -209,7 +209,7 @@ def test_a_run_is_named_by_the_split_that_it_was_given(layout: Layout, there: bo
     write_table(without, layout.splits)
     found = withdraw(layout, ["A1"], [], [])
     assert [run["images"] for run in found["runs"]] == ([{"train": ["A1"]}] if there else [])
-    said = "runs/resnet18-0: 1 in train" if there else "perhaps runs/resnet18-0, its split is not"
+    said = "runs/resnet18-0: 1 in train" if there else "its split is not here any more"
     assert said in withdrawal_text(found)
 
 
