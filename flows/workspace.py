@@ -23,13 +23,16 @@ class BusyError(ResourceError):
 def exclusive(layout: Layout, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold the workspace; the lock goes with the process, so a killed run leaves none behind.
 
+    A thread that holds it may take it again: a command holds it from its first change on, and the
+    run that it starts takes it, too.
+
     Raises
     ------
     BusyError
         Another run holds it, still after `wait_seconds`.
     """
     layout.state.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(layout.state / "run.lock")
+    lock = FileLock((layout.state / "run.lock").resolve(), is_singleton=True)
     try:
         lock.acquire(blocking=False)
     except Timeout:

@@ -70,19 +70,17 @@ def retrain(
     from flows.workspace import exclusive
 
     layout = Layout.find()
-    if set_:
-        with exclusive(layout):  # a run at work reads the parameters as it goes
-            changes = set_values(layout, set_)
-        for change in changes:
+    with exclusive(layout):  # a run at work reads the parameters as it goes
+        for change in set_values(layout, set_) if set_ else []:
             print(f"params.yaml: {change}", flush=True)
-    load_params(layout.params)
-    with interruptible(), workspace_server(layout) as wait_until_it_answers:
-        with no_collection():
-            from flows.outcome import print_outcome
-            from flows.retrain import retrain as retrain_flow
+        load_params(layout.params)
+        with interruptible(), workspace_server(layout) as wait_until_it_answers:
+            with no_collection():
+                from flows.outcome import print_outcome
+                from flows.retrain import retrain as retrain_flow
 
-            wait_until_it_answers()
-        print_outcome(layout, retrain_flow(layout.root))
+                wait_until_it_answers()
+            print_outcome(layout, retrain_flow(layout.root))
 
 
 def tune(

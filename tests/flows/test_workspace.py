@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +33,38 @@ with exclusive(Layout(Path(sys.argv[1]))):
 """
 
 
-def test_the_second_run_is_told_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
+@contextmanager
+def _held(workspace: Path) -> Iterator[subprocess.Popen[str]]:
+    """Have another process hold the workspace."""
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as first:
-        assert first.stdout is not None
-        assert first.stdout.readline() == "held\n"
-        with pytest.raises(ResourceError, match="another run"), exclusive(Layout(tmp_path)):
-            pass
-        first.send_signal(signal.SIGKILL)
+        [sys.executable, "-c", HOLD, str(workspace)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        try:
+            yield holder
+        finally:
+            holder.kill()
+
+
+def test_the_second_run_is_told_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
+    refused = pytest.raises(ResourceError, match="another run")
+    with _held(tmp_path), refused, exclusive(Layout(tmp_path)):
+        pass
     with exclusive(Layout(tmp_path)):
         pass
+
+
+def test_who_holds_it_may_take_it_again_and_keeps_it_until_the_outermost_end(
+    tmp_path: Path,
+) -> None:
+    take = [sys.executable, "-c", HOLD.replace("600", "0"), str(tmp_path)]
+    with exclusive(Layout(tmp_path)):
+        with exclusive(Layout(tmp_path)):
+            pass
+        refused = subprocess.run(take, check=False, capture_output=True, text=True)
+        assert "another run is at work" in refused.stderr
+    subprocess.run(take, check=True, capture_output=True)
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -55,7 +78,7 @@ def test_commands_settle_the_server_before_prefect_is_there_to_start_its_own(nam
 
 
 def test_a_run_by_hand_is_refused_at_once(workspace: Path) -> None:
-    with exclusive(Layout(workspace)), pytest.raises(BusyError, match="another run is at work"):
+    with _held(workspace), pytest.raises(BusyError, match="another run is at work"):
         train(workspace)
 
 
@@ -113,3 +136,32 @@ def test_who_is_refused_has_changed_nothing(
     assert refused.returncode == 2, refused.stderr
     assert "another run is at work in this workspace" in refused.stderr
     assert (workspace / "params.yaml").read_bytes() == before
+
+
+def test_nobody_changes_the_parameters_between_their_writing_and_the_run(
+    workspace: Path, lesionflow: Callable[..., Any]
+) -> None:
+    layout = Layout(workspace)
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_HOME"}
+    with subprocess.Popen(
+        ["lesionflow", "retrain", "-S", "training.epochs=1"],
+        cwd=workspace,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as first:
+        assert first.stdout is not None
+        assert "params.yaml: training.epochs" in first.stdout.readline()
+        mine = layout.params.read_bytes()
+        second = lesionflow(workspace, "retrain", "-S", "training.epochs=7")
+        assert second.returncode == 2
+        assert "another run is at work in this workspace" in second.stderr
+        assert layout.params.read_bytes() == mine
+        # The first is not refused by what it holds itself.
+        end = time.monotonic() + 180
+        while not (layout.events.is_file() and "stage_started" in layout.events.read_text()):
+            assert first.poll() is None and time.monotonic() < end, first.stdout.read()
+            time.sleep(0.2)
+        first.terminate()
+        first.stdout.read()
