@@ -8,6 +8,8 @@ from, so that checking it out gives code, parameters and results that belong tog
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,6 +44,8 @@ class RecordError(LesionflowError):
 def clone(repository: str, ref: str, folder: Path) -> str:
     """Clone `repository` into `folder` at `ref`: a branch, a tag or a commit.
 
+    What a clone that did not get through has left in `folder` is removed: it may be tried again.
+
     Returns
     -------
     str
@@ -55,7 +59,13 @@ def clone(repository: str, ref: str, folder: Path) -> str:
         It has no such ref, or its URL holds a password.
     """
     _check_url(repository)
-    _git_over_network(folder.parent, "clone", "--no-checkout", repository, str(folder))
+    was_there = folder.exists()
+    try:
+        _git_over_network(folder.parent, "clone", "--no-checkout", repository, str(folder))
+    except BaseException:  # git itself cleans up, but not when it is killed after a time-out
+        if not was_there:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     commit = _commit(folder, f"refs/remotes/origin/{ref}") or _commit(folder, ref)
     if commit is None:
         raise ParamsError(
@@ -195,15 +205,20 @@ def _git_over_network(folder: Path, *arguments: str) -> None:
 def _run(
     folder: Path, *arguments: str, timeout: float | None = None
 ) -> subprocess.CompletedProcess[str]:
-    # Nobody is there to type a password.
-    environment = {**_AUTHOR, **os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    return subprocess.run(
-        ["git", *arguments],
+    command = ["git", *arguments]
+    with subprocess.Popen(
+        command,
         cwd=folder,
-        env=environment,
+        env={**_AUTHOR, **os.environ, "GIT_TERMINAL_PROMPT": "0"},  # nobody is there to type
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=timeout,
-    )
+        start_new_session=True,  # ended as a whole: who fetches and unpacks writes into the folder
+    ) as process:
+        try:
+            said, trouble = process.communicate(timeout=timeout)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, said, trouble)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -68,6 +69,26 @@ def test_a_branch_a_commit_and_nothing_else_can_be_cloned(bare: Path, tmp_path: 
 def test_what_cannot_be_reached_may_be_tried_again(tmp_path: Path) -> None:
     with pytest.raises(TransferError, match="git clone failed"):
         clone(str(tmp_path / "nowhere"), "main", tmp_path / "clone")
+
+
+def test_a_clone_that_hangs_leaves_nothing_in_the_way_of_the_next(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.repository._NETWORK_SECONDS", 3.0)
+    folder = tmp_path / "clone"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes calls, and never answers
+        url = f"git://127.0.0.1:{silent.getsockname()[1]}/x.git"
+        with pytest.raises(TransferError, match="git clone failed: not done after 3 s"):
+            clone(url, "main", folder)
+    assert not folder.exists()
+    clone(str(bare), "main", folder)
+    assert (folder / "params.yaml").is_file()
+
+
+def test_what_lay_there_before_a_clone_is_not_removed(bare: Path, tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match="already exists"):
+        clone(str(bare), "main", tmp_path / "work")
+    assert (tmp_path / "work" / "params.yaml").is_file()
 
 
 def test_a_password_in_the_url_is_refused_and_not_repeated(tmp_path: Path) -> None:
