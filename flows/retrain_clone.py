@@ -12,10 +12,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
+from pydantic import BeforeValidator
 
 from components.dataset.fingerprint import refresh_sources
 from components.errors import ParamsError
@@ -33,6 +34,9 @@ from tasks.notifications import tell_champion
 from tasks.sync import clone, pull, push, record
 
 _PREFIX = "lesionflow-clone-"
+_T = TypeVar("_T")
+# A form and a variable that is not set (infra/prefect/clone.yaml) leave an empty text.
+Optionally = Annotated[_T | None, BeforeValidator(lambda given: None if given == "" else given)]
 
 
 def clone_run_name() -> str:
@@ -49,9 +53,9 @@ def clone_run_name() -> str:
 def retrain_clone(
     repository: str,
     ref: str = "main",
-    remote: str | None = None,
-    record_on: str | None = None,
-    cache: Path | None = None,
+    remote: Optionally[str] = None,
+    record_on: Optionally[str] = None,
+    cache: Optionally[Path] = None,
 ) -> dict[str, Any]:
     """Retrain in a clean clone of `repository` at `ref`, push everything, and remove the clone.
 

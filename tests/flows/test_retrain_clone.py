@@ -103,3 +103,13 @@ def test_a_registry_in_the_clone_is_refused_before_anything_is_pulled(
         retrain_clone(str(origin))
     assert not (tmp_path / "remote").exists()
     assert not _left_in(tmp_path / "temporary")
+
+
+def test_what_is_left_empty_in_the_form_or_the_environment_is_not_given() -> None:
+    empty = {"repository": "/srv/x.git", "ref": "main", "remote": "", "record_on": "", "cache": ""}
+    seen = retrain_clone.validate_parameters(empty)
+    assert (seen["remote"], seen["record_on"], seen["cache"]) == (None, None, None)
+    seen = retrain_clone.validate_parameters({**empty, "record_on": "record", "cache": "/srv/c"})
+    assert (seen["record_on"], seen["cache"]) == ("record", Path("/srv/c"))
+    shown = retrain_clone.parameters.properties["record_on"]
+    assert {"type": "string"} in shown["anyOf"]  # the form in the UI still knows what it is
