@@ -16,7 +16,7 @@ from typing import Any
 
 from components.errors import ResourceError
 from components.layout import Layout
-from flows.server import answers, prefect_home, settle_server
+from flows.server import answers, host, prefect_home, settle_server
 
 FLOWS = ("retrain", "retrain-clone", "ingest", "train", "promote", "tune")
 _QUERY = """
@@ -78,7 +78,7 @@ def _from_server(layout: Layout, url: str) -> list[LastRun]:
     if not answers(url.rstrip("/").removesuffix("/api")):
         raise ResourceError(
             "the Prefect server does not answer",
-            where=f"PREFECT_API_URL={url}",
+            where=f"PREFECT_API_URL, {host(url)}",
             fix="start it, or unset PREFECT_API_URL to use this workspace's own",
         )
     from prefect.client.orchestration import get_client

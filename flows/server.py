@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -113,10 +114,9 @@ def _away_as_error() -> Iterator[None]:
     except (httpx.TransportError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "Failed to reach API" not in str(error):
             raise
-        parts = urlsplit(os.environ["PREFECT_API_URL"])  # it may hold a password
         raise ResourceError(
             "the Prefect server does not answer",
-            where=f"PREFECT_API_URL, {parts.hostname}:{parts.port}",
+            where=f"PREFECT_API_URL, {host(os.environ['PREFECT_API_URL'])}",
             fix="start it again, or unset PREFECT_API_URL for one of the workspace's own, and run "
             "the same command: what was done is not done twice",
         ) from error
@@ -179,8 +179,15 @@ def running_server(layout: Layout) -> str | None:
 
 def answers(url: str) -> bool:
     """Whether a Prefect server answers at `url` (such as `http://127.0.0.1:4200`)."""
+    parts = urlsplit(url)
+    request = f"{parts._replace(netloc=host(url)).geturl()}/api/health"  # asks for no password
     try:
-        with urllib.request.urlopen(f"{url}/api/health", timeout=2) as response:
+        with urllib.request.urlopen(request, timeout=2) as response:
             return bool(response.status == 200)
-    except OSError:
+    except (OSError, ValueError, HTTPException):
         return False
+
+
+def host(url: str) -> str:
+    """Return host and port of `url`, without the password that may stand before them."""
+    return urlsplit(url).netloc.rpartition("@")[2]

@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 
 from prefect import Flow
@@ -57,7 +58,7 @@ def tell(run: FlowRun, text: str) -> None:
     if os.environ.get(WEBHOOK):
         try:
             _post(os.environ[WEBHOOK], message)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             # The error's own text may hold the address.
             code = getattr(error, "code", "")
             logger.error("%s took no message: %s %s", WEBHOOK, type(error).__name__, code)

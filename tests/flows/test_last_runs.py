@@ -11,6 +11,7 @@ from prefect.settings import PREFECT_API_URL
 from components.errors import ResourceError
 from components.layout import Layout
 from flows.last_runs import read_last_runs
+from flows.server import answers
 
 
 @flow(name="ingest", flow_run_name="ingest of {workspace.name}")
@@ -42,6 +43,23 @@ def test_a_server_that_does_not_answer_is_named(
     with pytest.raises(ResourceError, match="does not answer") as caught:
         read_last_runs(Layout(tmp_path), 5)
     assert "127.0.0.1:1" in caught.value.where
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:1", "127.0.0.1", "127.0.0.1:port"])
+def test_the_password_of_a_server_is_not_repeated(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", f"http://me:hunter2@{place}/api")
+    with pytest.raises(ResourceError, match="does not answer") as caught:
+        read_last_runs(Layout(tmp_path), 5)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.where.endswith(place)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_server_answers_to_an_address_with_a_password() -> None:
+    url = str(PREFECT_API_URL.value()).removesuffix("/api").replace("://", "://me:hunter2@")
+    assert answers(url)
 
 
 def test_without_a_server_the_database_is_read(

@@ -109,7 +109,9 @@ def test_a_prefect_block_is_told_as_well(
     assert "no such folder: /x" in body["said"]
 
 
-@pytest.mark.parametrize("trouble", ["refused", "unreachable", "malformed"])
+@pytest.mark.parametrize(
+    "trouble", ["refused", "unreachable", "malformed", "space", "newline", "port"]
+)
 def test_a_message_that_cannot_be_delivered_changes_nothing_and_keeps_the_address_secret(
     trouble: str,
     receiver: Receiver,
@@ -121,6 +123,9 @@ def test_a_message_that_cannot_be_delivered_changes_nothing_and_keeps_the_addres
         "refused": receiver.url,
         "unreachable": "http://127.0.0.1:1/hooks/a-secret",
         "malformed": "hooks/a-secret",
+        "space": f"{receiver.url} and more",
+        "newline": f"{receiver.url}\n",
+        "port": "http://127.0.0.1:a-secret/hooks",
     }
     monkeypatch.setenv("LESIONFLOW_WEBHOOK_URL", urls[trouble])
     assert _ends(changed=True)["decision"]["changed"]
