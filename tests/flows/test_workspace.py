@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
 from prefect.runner import Runner
+from prefect.states import Scheduled
 
 from components.errors import ResourceError
 from components.layout import Layout
@@ -88,8 +90,24 @@ def _run_scheduled(workspace: Path) -> Any:
     take_over(served)
     deployment_id = served[1].apply()
     with get_client(sync_client=True) as client:
-        created = client.create_flow_run_from_deployment(deployment_id)
+        path = f"/deployments/{deployment_id}/schedule"
+        # What the server's scheduler does, for the next run; which is due at once then.
+        client.request("POST", path, json={"max_runs": 1})
+        of_deployment = DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id]))
+        created = client.read_flow_runs(deployment_filter=of_deployment)[-1]
+        client.set_flow_run_state(created.id, Scheduled(), force=True)
         asyncio.run(Runner(name="scheduled").execute_flow_run(created.id))
+        return client.read_flow_run(created.id)
+
+
+def _run_by_hand(workspace: Path) -> Any:
+    """Run `promote` of the deployment, as somebody would start it in the UI."""
+    served = deployments(Layout(workspace))
+    take_over(served)
+    deployment_id = served[3].apply()
+    with get_client(sync_client=True) as client:
+        created = client.create_flow_run_from_deployment(deployment_id)
+        asyncio.run(Runner(name="by hand").execute_flow_run(created.id))
         return client.read_flow_run(created.id)
 
 
@@ -105,6 +123,18 @@ def test_a_scheduled_run_that_waits_in_vain_is_skipped_and_no_failure(
     assert ended.state.is_completed()
     assert "another run is at work" in ended.state.message
     assert not (workspace / "data" / "raw").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_that_a_person_asked_for_and_that_waits_in_vain_fails(
+    workspace: Path, edit_params: Callable[..., None]
+) -> None:
+    edit_params(workspace, schedule={"wait_minutes": 0.01})
+    with exclusive(Layout(workspace)):
+        ended = _run_by_hand(workspace)
+    assert ended.state.is_failed()
+    assert "another run is at work in this workspace, still after 0.01 min" in ended.state.message
 
 
 @pytest.mark.slow
