@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,10 +58,20 @@ def _alive(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]
 
 def _works(entry: Mapping[str, Any]) -> bool:
     """Tell whether the process of `entry` has its id still: the arguments are those listed."""
-    arguments = str(entry["cmd"]).partition(" ")[2]  # the first word is a path or a module
+    arguments = _arguments(str(entry["cmd"]))
     try:
         return " ".join(psutil.Process(int(entry["pid"])).cmdline()).endswith(arguments)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True
+
+
+def _arguments(command: str) -> str:
+    """Return what stands behind the program in `command`; the program's path may hold spaces."""
+    spaces = [place for place, letter in enumerate(command) if letter == " "]
+    for space in spaces:
+        with suppress(OSError):  # what is no path at all may be too long for one
+            if Path(command[:space]).is_file():
+                return command[space + 1 :]
+    return command.partition(" ")[2]  # the program is gone, or a module's name

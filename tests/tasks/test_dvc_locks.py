@@ -20,18 +20,25 @@ ARGUMENTS = "--wait-for-lock repro -q --single-item pack"
 
 
 @pytest.fixture
-def at_work(tmp_path: Path) -> Iterator[int]:
-    """Return the id of a process with the arguments of a `dvc repro`."""
-    script = tmp_path / "script.py"
+def script(tmp_path: Path) -> Path:
+    """Return the path of a program that stands for DVC; there are spaces in it."""
+    script = tmp_path / "my own disk" / "dvc main.py"
+    script.parent.mkdir()
     script.write_text("import time; time.sleep(600)", encoding="utf-8")
+    return script
+
+
+@pytest.fixture
+def at_work(script: Path) -> Iterator[int]:
+    """Return the id of a process with the arguments of a `dvc repro`."""
     with subprocess.Popen([sys.executable, str(script), *ARGUMENTS.split()]) as process:
         yield process.pid
         process.kill()
 
 
-def _leave(workspace: Path, pid: int) -> Path:
+def _leave(workspace: Path, pid: int, program: str = "/usr/lib/dvc/__main__.py") -> Path:
     """Write down that process `pid` writes the packed images and reads the raw ones."""
-    entry = {"pid": pid, "cmd": f"/usr/lib/dvc/__main__.py {ARGUMENTS}"}
+    entry = {"pid": pid, "cmd": f"{program} {ARGUMENTS}"}
     listed = workspace / ".dvc" / "tmp" / "rwlock"
     document = {
         "write": {str(workspace / "data" / "packed"): entry},
@@ -54,6 +61,16 @@ def test_whoever_has_the_id_of_a_killed_process_now_blocks_nothing(workspace: Pa
 
 def test_a_process_that_works_keeps_its_files(workspace: Path, at_work: int) -> None:
     listed = _leave(workspace, at_work)
+    before = _read(listed)
+    with Repo(str(workspace)) as repo:
+        forget_killed(repo)
+    assert _read(listed) == before
+
+
+def test_a_process_that_works_keeps_its_files_wherever_it_is_installed(
+    workspace: Path, at_work: int, script: Path
+) -> None:
+    listed = _leave(workspace, at_work, str(script))
     before = _read(listed)
     with Repo(str(workspace)) as repo:
         forget_killed(repo)
