@@ -90,7 +90,7 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
         used, cannot be reached: nothing was begun.
     """
     params = load_params(layout.params)
-    graph = read_graph(layout.root)
+    graph = read_graph(layout.root, get_run_logger().info)
     stages = graph.upto(kinds) if kinds else list(graph.stages.values())
     stages = longest_trainings_first(stages, params)
     stale = graph.to_do(kinds)

@@ -7,16 +7,30 @@ matrix, a foreach or a variable means here what it means to `dvc repro`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx
 
-from components.errors import ParamsError
+from components.errors import ParamsError, ResourceError
 from tasks.dvc_locks import forget_killed
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+
+WAIT_SECONDS = 300.0
+"""How long to wait for another DVC process in the workspace."""
+
+
+def _on_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -76,32 +90,34 @@ class Graph:
         return [stage for stage in self.stages.values() if stage.name in wanted]
 
 
-def read_graph(root: Path) -> Graph:
+def read_graph(root: Path, say: Callable[[str], None] = _on_stderr) -> Graph:
     """Read graph and status of the workspace at `root` (one `dvc status`).
+
+    While another DVC process is at work there (a `dvc push`, say), waits; `say` is told so.
 
     Raises
     ------
+    ResourceError
+        It is at work still after `WAIT_SECONDS`.
     ParamsError
         DVC cannot read `dvc.yaml` or `dvc.lock`, or the folder is no DVC repository.
     """
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo, lock_repo
+    from dvc.repo import Repo
 
     try:
-        with Repo(str(root)) as repo:
-            forget_killed(repo)
-            with lock_repo(repo):  # DVC keeps what it has read while the lock is held
-                edges = networkx.DiGraph(
-                    (_name(stage.addressing), _name(needed.addressing))
-                    for stage, needed in repo.index.graph.edges
-                )
-                edges.add_nodes_from(_name(stage.addressing) for stage in repo.index.stages)
-                status = {_name(address): _reasons(why) for address, why in repo.status().items()}
-                # DVC calls every dependency of a stage that it has no record of modified.
-                unknown = {_name(stage.addressing) for stage in repo.index.stages if _is_new(stage)}
-                status |= dict.fromkeys(unknown & status.keys(), ("has not run yet",))
-                gone = {_name(stage.addressing): _gone(stage) for stage in repo.index.stages}
+        with Repo(str(root)) as repo, _locked(repo, say):
+            edges = networkx.DiGraph(
+                (_name(stage.addressing), _name(needed.addressing))
+                for stage, needed in repo.index.graph.edges
+            )
+            edges.add_nodes_from(_name(stage.addressing) for stage in repo.index.stages)
+            status = {_name(address): _reasons(why) for address, why in repo.status().items()}
+            # DVC calls every dependency of a stage that it has no record of modified.
+            unknown = {_name(stage.addressing) for stage in repo.index.stages if _is_new(stage)}
+            status |= dict.fromkeys(unknown & status.keys(), ("has not run yet",))
+            gone = {_name(stage.addressing): _gone(stage) for stage in repo.index.stages}
     except DvcException as error:
         raise ParamsError(
             f"DVC cannot read the pipeline: {error}",
@@ -125,6 +141,36 @@ def read_graph(root: Path) -> Graph:
             for name in order
         }
     )
+
+
+@contextmanager
+def _locked(repo: Repo, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold DVC's lock on `repo`: meanwhile DVC keeps what it has read."""
+    from dvc.lock import LockError
+    from dvc.repo import lock_repo
+
+    end = time.monotonic() + WAIT_SECONDS
+    said = False
+    with ExitStack() as stack:
+        while True:
+            try:
+                forget_killed(repo)
+                stack.enter_context(lock_repo(repo))  # tries for three seconds
+                break
+            except LockError as error:
+                if time.monotonic() > end:
+                    raise ResourceError(
+                        "another DVC process is at work in this workspace, still after "
+                        f"{WAIT_SECONDS / 60:g} minutes",
+                        where=str(Path(repo.tmp_dir, "lock")),
+                        fix="wait until it has ended (a `dvc push`, say), or end it; then run the "
+                        "same command again",
+                    ) from error
+                if not said:
+                    minutes = f"{WAIT_SECONDS / 60:g} minutes"
+                    say(f"another DVC process is at work here: waiting for it up to {minutes}")
+                said = True
+        yield
 
 
 def _name(address: str) -> str:

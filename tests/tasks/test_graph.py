@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from components.errors import ParamsError
+from components.errors import ParamsError, ResourceError
 from tasks.graph import Graph, Stage, read_graph
 
 
@@ -72,4 +75,45 @@ def test_a_fresh_workspace_is_stale_as_a_whole(workspace: Path) -> None:
 def test_a_broken_graph_is_one_clear_error(workspace: Path) -> None:
     (workspace / "dvc.yaml").write_text("stages:\n  a: {cmd: [}\n", encoding="utf-8")
     with pytest.raises(ParamsError, match="DVC cannot read"):
+        read_graph(workspace)
+
+
+# DVC's own lock, as a `dvc push` has it.
+HOLD = """
+import sys, time
+from dvc.repo import Repo
+with Repo(sys.argv[1]) as repo, repo.lock:
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@contextmanager
+def _dvc_at_work(workspace: Path, seconds: float) -> Iterator[None]:
+    command = [sys.executable, "-c", HOLD, str(workspace), str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        try:
+            yield
+        finally:
+            other.kill()
+
+
+def test_another_dvc_process_is_waited_for_and_that_is_said_once(workspace: Path) -> None:
+    said: list[str] = []
+    with _dvc_at_work(workspace, seconds=8):
+        graph = read_graph(workspace, said.append)
+    assert "pack" in graph.stages
+    assert said == ["another DVC process is at work here: waiting for it up to 5 minutes"]
+
+
+def test_what_is_waited_for_in_vain_is_said(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.graph.WAIT_SECONDS", 3.0)
+    with (
+        _dvc_at_work(workspace, seconds=60),
+        pytest.raises(ResourceError, match="another DVC process is at work"),
+    ):
         read_graph(workspace)
