@@ -31,7 +31,10 @@ for group in (work, data, scores, models, operate):
 def main() -> None:
     """Run the command line; turn our errors into one message and an exit code."""
     # As Ctrl-C does: servers, stages and clusters that a command started are ended with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # So does a terminal that is closed; not under nohup.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except LesionflowError as error:

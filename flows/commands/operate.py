@@ -24,6 +24,8 @@ from flows.server import (
     wait_for_server,
 )
 
+_SECONDS_TO_END = 20
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
@@ -89,7 +91,9 @@ def serving(layout: Layout, host: str, port: int) -> Iterator[subprocess.Popen[b
     settle_server(layout)
     command = ["prefect", "server", "start", "--host", host, "--port", str(port)]
     server = subprocess.Popen(
-        [sys.executable, "-m", *command], env={**os.environ, "PREFECT_UI_API_URL": f"{url}/api"}
+        [sys.executable, "-m", *command],
+        env={**os.environ, "PREFECT_UI_API_URL": f"{url}/api"},
+        start_new_session=True,  # Ctrl-C goes to us; the last states must still be written
     )
     try:
         wait_for_server(url, server)
@@ -98,7 +102,11 @@ def serving(layout: Layout, host: str, port: int) -> Iterator[subprocess.Popen[b
     finally:
         server_file(layout).unlink(missing_ok=True)
         server.terminate()
-        server.wait()
+        try:
+            server.wait(timeout=_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 def doctor() -> None:

@@ -6,11 +6,12 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,43 @@ def test_of_the_runs_that_a_cron_starts_the_first_waits_and_works_and_the_others
         assert len(cached) == 17
 
 
+@pytest.mark.slow
+def test_at_ctrl_c_the_server_of_schedule_lives_until_the_last_state_is_written(
+    workspace: Path, edit_params: Callable[..., None], tmp_path: Path
+) -> None:
+    edit_params(workspace, schedule={"retrain_cron": None, "ingest_cron": None})
+    layout = Layout(workspace)
+    port = _free_port()
+    with _serving(workspace, port, tmp_path / "log") as server:
+        _started_by_hand(port, "ingest/scheduled")
+        _wait_for(layout, "stage_started", 1, seconds=180)
+        os.killpg(server.pid, signal.SIGINT)  # what a terminal sends, and to whom
+        server.wait(timeout=90)
+    said = (tmp_path / "log").read_text()
+    assert not answers(f"http://127.0.0.1:{port}")
+    with closing(sqlite3.connect(layout.state / "prefect" / "prefect.db")) as database:
+        states = database.execute("select state_type from flow_run").fetchall()
+    assert states == [("CRASHED",)], said
+    assert "All deployments have been paused" in said  # the server took that, too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=["ctrl-c", "hang-up"])
+def test_schedule_ends_without_a_traceback_and_with_its_server(
+    workspace: Path, edit_params: Callable[..., None], tmp_path: Path, number: signal.Signals
+) -> None:
+    edit_params(workspace, schedule={"retrain_cron": "0 3 * * 0", "ingest_cron": None})
+    port = _free_port()
+    with _serving(workspace, port, tmp_path / "log") as server:
+        end = time.monotonic() + 120
+        while not _planned(port) and time.monotonic() < end:
+            time.sleep(0.5)
+        os.killpg(server.pid, number)
+        server.wait(timeout=60)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert not answers(f"http://127.0.0.1:{port}")
+
+
 @pytest.mark.drill
 def test_a_run_that_is_cancelled_while_it_trains_leaves_no_process_and_no_lock(
     finished_copy: Path, edit_params: Callable[..., None], tmp_path: Path
@@ -184,6 +222,7 @@ def _serving(workspace: Path, port: int, log: Path) -> Iterator[subprocess.Popen
             env={name: value for name, value in os.environ.items() if name != "PREFECT_HOME"},
             stdout=lines,
             stderr=lines,
+            start_new_session=True,
         )
     try:
         yield server
