@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -57,7 +58,22 @@ class ScheduleParams(Settings):
         return self
 
 
+_CRON_FIELD = re.compile(r"(?:[0-9*,/-]|(?<![A-Za-z])[A-Za-z]{3}(?![A-Za-z]))+")  # MON, but no L
+
+
 def _is_cron(expression: str) -> bool:
+    """Tell whether Prefect, which runs it, and we, who say when, understand the same by it.
+
+    Prefect knows no seconds as a first field, no `LW` and no `5L`; of two restricted fields for
+    days, one with a step (`*/2`), it takes days that match either, others take those that match
+    both.
+    """
+    fields = expression.split()
+    if len(fields) != 5 or not all(map(_CRON_FIELD.fullmatch, fields)):
+        return False
+    days = (fields[2], fields[4])
+    if "*" not in days and any(day.startswith("*/") for day in days):
+        return False
     try:
         CronSim(expression, datetime.now(UTC))
     except CronSimError:

@@ -163,9 +163,11 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def _check_url(repository: str) -> None:
-    if "://" in repository and urlsplit(repository).password:
+    parts = urlsplit(repository)
+    # A token may stand where the name of a user does: https://TOKEN@host/…
+    if parts.password or (parts.scheme in ("http", "https") and parts.username):
         raise ParamsError(
-            "the URL of the repository holds a password, which everybody would see",
+            "the URL of the repository holds a password or token, which everybody would see",
             where="repository",
             fix="use SSH, or a credential helper of Git where the run works",
         )

@@ -91,9 +91,10 @@ def test_what_lay_there_before_a_clone_is_not_removed(bare: Path, tmp_path: Path
     assert (tmp_path / "work" / "params.yaml").is_file()
 
 
-def test_a_password_in_the_url_is_refused_and_not_repeated(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError) as caught:
-        clone("https://me:hunter2@example.org/x.git", "main", tmp_path / "clone")
+@pytest.mark.parametrize("user", ["me:hunter2", "hunter2"], ids=["password", "token"])
+def test_a_password_in_the_url_is_refused_and_not_repeated(tmp_path: Path, user: str) -> None:
+    with pytest.raises(ParamsError, match="holds a password or token") as caught:
+        clone(f"https://{user}@example.org/x.git", "main", tmp_path / "clone")
     assert "hunter2" not in str(caught.value)
 
 
