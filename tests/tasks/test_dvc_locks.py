@@ -20,20 +20,21 @@ ARGUMENTS = "--wait-for-lock repro -q --single-item pack"
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Path:
-    """Return the path of a program that stands for DVC; there are spaces in it."""
-    script = tmp_path / "my own disk" / "dvc main.py"
-    script.parent.mkdir()
-    script.write_text("import time; time.sleep(600)", encoding="utf-8")
-    return script
+def at_work() -> Iterator[int]:
+    """Return the id of a process with the arguments of a `dvc repro`, started as a module is."""
+    program = ["-c", "import time; time.sleep(600)"]
+    with subprocess.Popen([sys.executable, *program, *ARGUMENTS.split()]) as process:
+        yield process.pid
+        process.kill()
 
 
 @pytest.fixture
-def at_work(script: Path) -> Iterator[int]:
-    """Return the id of a process with the arguments of a `dvc repro`."""
-    with subprocess.Popen([sys.executable, str(script), *ARGUMENTS.split()]) as process:
-        yield process.pid
-        process.kill()
+def script(tmp_path: Path) -> Path:
+    """Return the path of DVC's program as DVC writes it down; there are spaces in it."""
+    script = tmp_path / "my own disk" / "dvc main.py"
+    script.parent.mkdir()
+    script.touch()
+    return script
 
 
 def _leave(workspace: Path, pid: int, program: str = "/usr/lib/dvc/__main__.py") -> Path:
