@@ -5,8 +5,13 @@
 # then asked to end, and with it the container, which whoever started it starts again.
 set -eu
 
+program_works() { grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$$/status"; }
+
 stays_a_node() {
-  while grep -qsx raylet /proc/[0-9]*/comm; do sleep 5; done
+  while grep -qsx raylet /proc/[0-9]*/comm; do
+    sleep 1
+    program_works || return 0
+  done
   echo "entrypoint: this node has left the Ray cluster at $RAY_ADDRESS: ending, to join again" >&2
   kill -TERM $$
 }

@@ -50,7 +50,29 @@ def test_a_node_that_has_left_the_cluster_ends_its_program(run) -> None:
     assert "has left the Ray cluster at head:6379" in done.stderr
 
 
-@pytest.mark.parametrize("address", ["", "http://head:8265"])
-def test_outside_of_a_cluster_no_node_is_started(run, address: str) -> None:
-    done = run(address, "sh", "-c", "echo working")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "working\n", "")
+@pytest.mark.parametrize(
+    ("address", "command", "expected"),
+    [
+        ("", ["echo", "work"], ["work"]),
+        ("head:6379", ["echo", "work"], ["ray start --address=head:6379 --num-cpus=0", "work"]),
+        ("head:6379", ["ray", "start", "--block"], ["ray start --block"]),
+        ("http://head:8265", ["echo", "work"], ["work"]),
+    ],
+)
+def test_the_entrypoint_joins_a_cluster_only_as_a_node_without_work(
+    tmp_path: Path, repo: Path, address: str, command: list[str], expected: list[str]
+) -> None:
+    shutil.copy(shutil.which("sleep") or "", tmp_path / "raylet")
+    ray = tmp_path / "ray"
+    ray.write_text('#!/bin/sh\necho "ray $*"\nraylet 10 >/dev/null 2>&1 &\n', encoding="utf-8")
+    ray.chmod(0o755)
+    done = subprocess.run(
+        ["sh", str(repo / "infra" / "docker" / "entrypoint.sh"), *command],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "RAY_ADDRESS": address},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = done.stdout.splitlines()
+    assert len(said) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(said, expected, strict=True))

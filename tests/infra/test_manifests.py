@@ -11,7 +11,6 @@ import importlib.resources
 import json
 import re
 import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -177,30 +176,3 @@ def test_the_image_gets_what_it_copies_and_runs_as_nobody_special() -> None:
     assert all((REPO / name).exists() for name in copied)
     assert "USER 1000" in lines
     assert lines.index("USER 1000") < lines.index('ENTRYPOINT ["lesionflow-entrypoint"]')
-
-
-@pytest.mark.parametrize(
-    ("address", "command", "expected"),
-    [
-        ("", ["echo", "work"], ["work"]),
-        ("head:6379", ["echo", "work"], ["ray start --address=head:6379 --num-cpus=0", "work"]),
-        ("head:6379", ["ray", "start", "--block"], ["ray start --block"]),
-        ("http://head:8265", ["echo", "work"], ["work"]),
-    ],
-)
-def test_the_entrypoint_joins_a_cluster_only_as_a_node_without_work(
-    tmp_path: Path, address: str, command: list[str], expected: list[str]
-) -> None:
-    ray = tmp_path / "ray"
-    ray.write_text('#!/bin/sh\necho "ray $*"\n', encoding="utf-8")
-    ray.chmod(0o755)
-    done = subprocess.run(
-        ["sh", str(INFRA / "docker" / "entrypoint.sh"), *command],
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "RAY_ADDRESS": address},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    said = done.stdout.splitlines()
-    assert len(said) == len(expected)
-    assert all(line.startswith(start) for line, start in zip(said, expected, strict=True))
