@@ -5,7 +5,7 @@
 # then asked to end, and with it the container, which whoever started it starts again.
 set -eu
 
-program_works() { grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$$/status"; }
+program_works() { grep -qs '^State:[[:space:]]*[RSDTtI]' "/proc/$$/status"; }
 
 stays_a_node() {
   while grep -qsx raylet /proc/[0-9]*/comm; do
