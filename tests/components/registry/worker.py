@@ -4,7 +4,8 @@ Usage: python worker.py URI FOLDER NUMBER ROLE [VERSION...]
 
 Says in FOLDER that it is ready, waits for `start` there, plays its role and prints what came of it
 as one JSON document. Roles: `promote` asks to make each version champion; `prune` keeps the newest
-version until `done` lies in FOLDER; `fetch` fetches each version into the cache in FOLDER.
+version, from the first promotion on (one prune before it would leave nothing to promote) until
+`done` lies in FOLDER; `fetch` fetches each version into the cache in FOLDER.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ def _promote(registry: Registry, version: str) -> str:
 
 def _prune(registry: Registry, done: Path) -> list[str]:
     removed: list[str] = []
+    while len(registry.champion.history()) < 2 and not done.exists():
+        time.sleep(0.002)
     while True:
         is_last = done.exists()
         removed += registry.prune(1)
