@@ -4,9 +4,9 @@
 movement (shift, turn, zoom) that explains many of the keypoints. 4. Likeness of the skin where one
 picture lies on the other.
 
-What was found out about a picture (1) or a pair (3, 4) is kept by content: of an added image only
-its own pairs are compared. Which pairs are candidates (2) is found anew for the whole set, for any
-image may be among another's nearest.
+What was found out about a picture (1) or a pair (3, 4) is kept by content. Which pairs are
+candidates (2) is found anew for the whole set, for any image may be among another's nearest; with
+other cells, other pairs that share a few keypoints by chance come up.
 """
 
 from __future__ import annotations
