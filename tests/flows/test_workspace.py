@@ -94,7 +94,9 @@ def _run_scheduled(workspace: Path) -> Any:
         # What the server's scheduler does, for the next run; which is due at once then.
         client.request("POST", path, json={"max_runs": 1})
         of_deployment = DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id]))
-        created = client.read_flow_runs(deployment_filter=of_deployment)[-1]
+        # Other tests' workspaces have had runs of the deployment of this name.
+        found = client.read_flow_runs(deployment_filter=of_deployment)
+        (created,) = (run for run in found if not run.state.is_final())
         client.set_flow_run_state(created.id, Scheduled(), force=True)
         asyncio.run(Runner(name="scheduled").execute_flow_run(created.id))
         return client.read_flow_run(created.id)
