@@ -280,7 +280,8 @@ def _listed() -> tuple[pd.DataFrame, list[Path]]:
     """Return labels of HAM10000 (without hashes) and its files in the same order."""
     metadata = pd.read_csv(_REAL / "ham10000" / "HAM10000_metadata.csv").sort_values("image_id")
     found = {path.stem: path for path in (_REAL / "ham10000").rglob("*.jpg")}
-    labels = metadata[["image_id", "lesion_id"]].assign(sha256=None).reset_index(drop=True)
+    labels = metadata[["image_id", "lesion_id"]].assign(sha256=None, source="ham10000")
+    labels = labels.reset_index(drop=True)
     return labels, [found[image_id] for image_id in labels["image_id"]]
 
 

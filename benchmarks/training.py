@@ -12,6 +12,7 @@ import argparse
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -233,21 +234,31 @@ def head(data: BenchmarkData) -> Iterator[Row]:
 
 
 def startup(data: BenchmarkData) -> Iterator[Row]:
-    """From `fit()` to the first step and from the last step to the return, cold and warm."""
+    """From `fit()` to the first step and from the last step to the return, cold and warm.
+
+    Most of it is imports; so what a bare import of torch and Ray Train takes is told beside it.
+    """
     from components.cluster import connect
     from components.training.trainer import run_training
 
     params = data.params(image_size=64, epochs=1, epoch_images=320, threads=THREADS)
     few = subset(data.job("mobilenet_v2", params), 320, 64)
+    bare = [sys.executable, "-c", "import torch, ray.train"]
+    imports = statistics.median(
+        timed(partial(subprocess.run, bare, check=True)) for _ in range(ROUNDS)
+    )
     with tempfile.TemporaryDirectory() as folder, connect():
         for number in range(4):
             stored = replace(few, storage=f"{folder}/storage", identity=f"startup{number}")
             clock = run_training(stored, Path(folder) / f"left{number}")
+            to_first_step = clock["first_step"] - clock["submitted"]
             yield {
                 "cluster": "warm" if number else "just started",
                 "fit_to_worker_s": round(clock["entered"] - clock["submitted"], 2),
-                "fit_to_first_step_s": round(clock["first_step"] - clock["submitted"], 2),
+                "fit_to_first_step_s": round(to_first_step, 2),
                 "last_step_to_return_s": round(clock["returned"] - clock["last_step"], 2),
+                "bare_import_s": round(imports, 2),
+                "first_step_to_bare_import": round(to_first_step / imports, 2),
             }
 
 

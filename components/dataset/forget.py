@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from components.dataset.content_cache import ContentCache
+from components.dataset.last_search import LAST_SEARCH, forget_search
 from components.dataset.sources.copies import folders_of_copies, remove_folders
 from components.dataset.sources.hashes import HASH_CACHE
 from components.layout import Layout
@@ -23,7 +24,7 @@ class Forgotten:
     Attributes
     ----------
     num_entries
-        Measurements, keypoints and sets of packed images that went.
+        Measurements, keypoints, the search for neighbours and sets of packed images that went.
     folders
         Folders that went as a whole because they may have held a picture; from the workspace.
     left
@@ -41,8 +42,10 @@ def forget(layout: Layout, images: set[str], hashes: set[str]) -> Forgotten:
     Folders that may hold a picture go as a whole: nobody knows what is in an archive that was
     downloaded, and all of it can be made again.
     """
-    num_entries = _forget_entries(layout.cache, hashes) + _forget_packed(
-        layout.cache, images, hashes
+    num_entries = (
+        _forget_entries(layout.cache, hashes)
+        + forget_search(layout.cache / LAST_SEARCH, hashes)
+        + _forget_packed(layout.cache, images, hashes)
     )
     gone, left = remove_folders(_may_hold_pictures(layout))
     return Forgotten(

@@ -13,6 +13,7 @@ import pandas as pd
 
 from components.dataset.config import PairsParams
 from components.dataset.exact import same_bytes, same_pixels
+from components.dataset.merge import source_name
 from components.dataset.spots import Picture, compare_all
 from components.layout import Layout
 from components.params import Params
@@ -22,7 +23,7 @@ from components.tables import PAIR_COLUMNS, read_table, write_table
 
 def run(params: Params, layout: Layout) -> None:
     """Write `data/pairs.parquet`."""
-    labels = read_table(layout.labels, ("image_id", "lesion_id"))
+    labels = read_table(layout.labels, ("image_id", "lesion_id", "source"))
     columns = ("image_id", "file_name", "sha256", "decodes", "phash", "contrast")
     quality = read_table(layout.quality, columns)
     pairs = find_pairs(labels, quality, layout.images, params.pairs, layout.cache)
@@ -65,8 +66,7 @@ def find_pairs(
         rows += [(*pair, "same bytes", 1.0, 0) for pair in same_bytes(usable)]
         pixels = same_pixels(usable, images)
         rows += [(*pair, "same pixels", 1.0, 0) for pair in pixels]
-        lesions = dict(zip(labels["image_id"], labels["lesion_id"], strict=True))
-        pictures = _pictures(usable.drop_duplicates("sha256"), lesions, images)
+        pictures = _pictures(usable.drop_duplicates("sha256"), labels, images)
         for pair, verdict in compare_all(pictures, cache).items():
             if verdict.evidence >= params.min_evidence and pair not in pixels:
                 rows.append((*pair, "same spot", verdict.likeness, verdict.inliers))
@@ -75,16 +75,18 @@ def find_pairs(
     return table.astype(names | {"similarity": "float64", "inliers": "int64"})
 
 
-def _pictures(
-    rows: pd.DataFrame, lesions: dict[str, str | float | None], images: Path
-) -> list[Picture]:
-    pictures = []
-    columns = (rows[name].tolist() for name in ("image_id", "file_name", "sha256"))
-    for image_id, name, sha256 in zip(*columns, strict=True):
-        lesion = lesions[image_id]
-        known = lesion if isinstance(lesion, str) else None
-        pictures.append(Picture(image_id, images / name, sha256, known))
-    return pictures
+def _pictures(rows: pd.DataFrame, labels: pd.DataFrame, images: Path) -> list[Picture]:
+    columns = ("image_id", "lesion_id", "source")
+    facts = {
+        image_id: (lesion if isinstance(lesion, str) else None, source_name(source))
+        for image_id, lesion, source in zip(*(labels[name] for name in columns), strict=True)
+    }
+    return [
+        Picture(image_id, images / name, sha256, *facts[image_id])
+        for image_id, name, sha256 in zip(
+            *(rows[name] for name in ("image_id", "file_name", "sha256")), strict=True
+        )
+    ]
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
 movement (shift, turn, zoom) that explains many of the keypoints. 4. Likeness of the skin where one
 picture lies on the other.
 
-What was found out about a picture (1) or a pair (3, 4) is kept by content. Which pairs are
-candidates (2) is found anew for the whole set, for any image may be among another's nearest; with
-other cells, other pairs that share a few keypoints by chance come up.
+What was found out about a picture (1) or a pair (3, 4) is kept by content. Candidates (2) depend
+on the whole set, for any picture may be among another's nearest; when pictures are added, only
+what they can change is searched.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from components.dataset.keypoints import (
     grey_picture,
     keypoints_version,
 )
+from components.dataset.last_search import LAST_SEARCH
 from components.dataset.likeness import LIKENESS_VERSION, likeness
+from components.dataset.neighbours import find_neighbours
 from components.dataset.workers import ProgressPrinter, Workers
 
 KEYPOINT_CACHE, PAIR_CACHE = "keypoints.sqlite", "pairs.sqlite"
@@ -51,6 +53,7 @@ class Picture:
     path: Path
     sha256: str
     lesion: str | None
+    source: str
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,7 @@ def compare_all(pictures: Sequence[Picture], cache: Path) -> dict[tuple[str, str
     cache.mkdir(parents=True, exist_ok=True)
     with Workers() as workers, tempfile.TemporaryDirectory(dir=cache) as folder:
         files = _collect_keypoints(ordered, cache, Path(folder), workers)
-        candidates = find_candidates(files, _lesion_numbers(ordered), workers)
-        pairs = [(int(a), int(b)) for a, b in candidates]
+        pairs = _candidates(files, ordered, cache, workers)
         verdicts = _judge(pairs, ordered, files, cache, workers)
     found = {}
     for (a, b), verdict in verdicts.items():
@@ -109,7 +111,22 @@ def compare_all(pictures: Sequence[Picture], cache: Path) -> dict[tuple[str, str
     return found
 
 
-def _lesion_numbers(pictures: Sequence[Picture]) -> npt.NDArray[np.int64]:
+def _candidates(
+    files: KeypointFiles, pictures: Sequence[Picture], cache: Path, workers: Workers
+) -> list[tuple[int, int]]:
+    if files.num_keypoints == 0:
+        return []
+    neighbours = find_neighbours(
+        files,
+        [picture.sha256 for picture in pictures],
+        [picture.source for picture in pictures],
+        cache / LAST_SEARCH,
+        workers,
+    )
+    return [(int(a), int(b)) for a, b in find_candidates(files, neighbours, _lesions(pictures))]
+
+
+def _lesions(pictures: Sequence[Picture]) -> npt.NDArray[np.int64]:
     numbers: dict[str, int] = {}
     return np.array(
         [

@@ -13,16 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from components.dataset.candidates import find_candidates
 from components.dataset.cells import make_cells, nearest_cells
 from components.dataset.config import PairsParams
 from components.dataset.geometry import Alignment, align
-from components.dataset.keypoints import KeypointFiles, Keypoints, find_keypoints, grey_picture
+from components.dataset.keypoints import Keypoints, find_keypoints, grey_picture
 from components.dataset.likeness import likeness
 from components.dataset.measure import measure_images
 from components.dataset.pairs import find_pairs
 from components.dataset.spots import Verdict
-from components.dataset.workers import Workers
 from components.errors import SourceError
 from components.tables import PAIR_COLUMNS, write_table
 
@@ -146,7 +144,7 @@ def test_keypoints_survive_the_cache() -> None:
     assert Keypoints.count_in(len(found.to_bytes())) == len(found.points)
 
 
-# --- candidates --------------------------------------------------------------------------------
+# --- cells -------------------------------------------------------------------------------------
 
 
 def test_the_first_probe_is_the_nearest_cell_of_the_coarse_ones_looked_through() -> None:
@@ -169,30 +167,15 @@ def test_few_descriptors_make_few_cells(count: int) -> None:
     assert (probes[:, 1:] == -1).all()
 
 
-def test_candidates_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
-    pictures = [find_keypoints(jpeg(skin(number))) for number in range(30)]
-    pictures[7] = find_keypoints(jpeg(seen_again(skin(21))))
-    pictures[12] = Keypoints(pictures[0].points[:0], pictures[0].descriptors[:0])
-    found = []
-    for processes in (1, 3):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        files = KeypointFiles.write(folder, [len(p.points) for p in pictures], pictures)
-        with Workers(processes) as workers:
-            found.append(find_candidates(files, np.full(30, -1), workers))
-    assert (found[0] == found[1]).all()
-    assert [7, 21] in found[0].tolist()
-    assert (found[0][:, 0] < found[0][:, 1]).all()
-    assert 12 not in found[0]
-
-
 # --- the stage ---------------------------------------------------------------------------------
 
 
 class Snapshot:
     """A folder of images with its tables."""
 
-    def __init__(self, folder: Path, files: dict[str, bytes], lesions: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, files: dict[str, bytes], lesions: dict[str, str], late: str = ""
+    ) -> None:
         self.images, self.cache = folder / "images", folder / "cache"
         self.images.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
@@ -200,7 +183,9 @@ class Snapshot:
         ids = [Path(name).stem for name in files]
         hashes = [hashlib.sha256(data).hexdigest() for data in files.values()]
         lesion_ids = [lesions.get(image_id) for image_id in ids]
-        self.labels = pd.DataFrame({"image_id": ids, "lesion_id": lesion_ids, "sha256": hashes})
+        columns = {"image_id": ids, "lesion_id": lesion_ids, "sha256": hashes}
+        sources = ["second" if image_id == late else "first" for image_id in ids]
+        self.labels = pd.DataFrame(columns | {"source": sources})
         self.quality = measure_images(self.labels, self.images, self.cache)
 
     def pairs(self, params: PairsParams = PARAMS) -> pd.DataFrame:
@@ -263,11 +248,14 @@ def test_every_kind_of_evidence_is_found_and_nothing_else(
     assert "progress keypoints" not in printed
 
     # One more picture: it alone is looked at, and the others' pairs stay.
-    more = Snapshot(tmp_path, mixed_files() | {"late.jpg": jpeg(seen_again(skin(9)))}, {})
+    files = mixed_files() | {"late.jpg": jpeg(seen_again(skin(9)))}
+    more = Snapshot(tmp_path, files, {}, late="late")
     capsys.readouterr()
     grown = evidence_of(more.pairs())
     assert grown == EXPECTED | {("late", "s09"): "same spot"}
-    assert "25 pictures, 1 new" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "25 pictures, 1 new" in printed
+    assert "24 of 25 pictures searched before" in printed
 
 
 def test_pictures_of_one_lesion_are_not_compared(tmp_path: Path) -> None:

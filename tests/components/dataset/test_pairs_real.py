@@ -22,7 +22,12 @@ def pairs_of(
     for image_id in metadata["image_id"]:
         shutil.copyfile(source / "images" / f"{image_id}.jpg", images / f"{image_id}.jpg")
     labels = pd.DataFrame(
-        {"image_id": metadata["image_id"], "lesion_id": lesion_ids, "sha256": None}
+        {
+            "image_id": metadata["image_id"],
+            "lesion_id": lesion_ids,
+            "source": "ham10000",
+            "sha256": None,
+        }
     )
     quality = measure_images(labels, images, folder / "cache")
     pairs = find_pairs(labels, quality, images, PairsParams(), folder / "cache")
