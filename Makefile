@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
+# Tests wait more than they compute: two processes, for two cores.
+IN_TWO := -n 2 --dist loadgroup
 # pip compiles bytecode at installation; some machines forbid it, and every process then pays.
 export PYTHONDONTWRITEBYTECODE :=
 export DO_NOT_TRACK := 1
@@ -27,10 +29,10 @@ lint: install  ## formatting, lint rules, types
 	$(BIN)/mypy
 
 test: lint  ## everything that CI runs first
-	$(BIN)/pytest -m 'not slow and not drill'
+	$(BIN)/pytest $(IN_TWO) -m 'not slow and not drill'
 
 test-slow: install  ## what takes minutes: faults, real data at length
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest $(IN_TWO) -m slow
 
 drills: install  ## what fails on purpose (docs/reliability.md), three times in a row; about an hour
 	for time in 1 2 3; do $(BIN)/pytest -m drill || exit 1; done

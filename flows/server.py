@@ -25,6 +25,8 @@ from components.layout import Layout
 from flows.imports import import_early
 from flows.terminal import shorten_run_lines
 
+_ANSWER_SECONDS = 10.0
+"""A server that is there may be busy for seconds; one that is not refuses at once."""
 _TASK_LINE = "%(asctime)s  %(task_run_name)s  %(message)s"
 _FLOW_LINE = "%(asctime)s  %(flow_run_name)s  %(message)s"
 
@@ -182,7 +184,7 @@ def answers(url: str) -> bool:
     parts = urlsplit(url)
     request = f"{parts._replace(netloc=host(url)).geturl()}/api/health"  # asks for no password
     try:
-        with urllib.request.urlopen(request, timeout=2) as response:
+        with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as response:
             return bool(response.status == 200)
     except (OSError, ValueError, HTTPException):
         return False

@@ -47,6 +47,17 @@ for name in ("RAY_ADDRESS", "PREFECT_API_URL", "PREFECT_HOME", "LESIONFLOW_WEIGH
     os.environ.pop(name, None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together in one process (`pytest -n`) what shares what is dear to set up.
+
+    That is a file's tests, and all that look at the workspace in which a run has finished.
+    """
+    for item in items:
+        finished = "finished" in getattr(item, "fixturenames", ())
+        group = "finished" if finished else item.path.relative_to(REPO).as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """Return the root of this checkout."""

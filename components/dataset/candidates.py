@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from components.dataset.keypoints import UNIT, KeypointFiles
+from components.dataset.keypoints import KeypointFiles
 from components.dataset.last_search import NUM_NEIGHBOURS, Neighbours
 
 Ints = npt.NDArray[np.int64]
@@ -17,8 +17,6 @@ MIN_VOTES = 3
 """Keypoints of either picture that must vote for the other."""
 NUM_CANDIDATES = 10
 """Pairs of a picture that are looked at: those with the most votes."""
-
-_LEAST_PRODUCT = 0.88 * UNIT**2  # descriptors of a smaller cosine are no neighbours
 
 
 def find_candidates(files: KeypointFiles, neighbours: Neighbours, lesions: Ints) -> Ints:
@@ -48,7 +46,7 @@ def _ballots(files: KeypointFiles, neighbours: Neighbours) -> Ints:
     """Return one number for each vote: a × (number of pictures) + b for pictures a < b."""
     ballots = []
     for rank in range(NUM_NEIGHBOURS):
-        valid = neighbours.products[:, rank] >= _LEAST_PRODUCT
+        valid = neighbours.pictures[:, rank] >= 0
         own = files.pictures[valid].astype(np.int64)
         chosen = neighbours.pictures[valid, rank].astype(np.int64)
         ballots.append(np.minimum(own, chosen) * files.num_pictures + np.maximum(own, chosen))

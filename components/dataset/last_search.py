@@ -31,7 +31,7 @@ class Neighbours:
     probes
         Shape (n, NUM_PROBES): the cells that it looks in, nearest first; -1 where there are fewer.
     products
-        Shape (n, NUM_NEIGHBOURS): products with the nearest, largest first; -inf for none.
+        Shape (n, NUM_NEIGHBOURS): products with those near enough, largest first; -inf for none.
     pictures
         Same shape: numbers of the pictures that these belong to; -1 for none.
     """

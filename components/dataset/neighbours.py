@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.dataset.cells import NUM_PROBES, Cells, make_cells, nearest_cells, top_columns
-from components.dataset.keypoints import KeypointFiles, keypoints_version
+from components.dataset.keypoints import UNIT, KeypointFiles, keypoints_version
 from components.dataset.last_search import NUM_NEIGHBOURS, Neighbours, Search, recall, remember
 from components.dataset.workers import ProgressPrinter, Workers
 
@@ -32,7 +32,8 @@ Bools = npt.NDArray[np.bool_]
 _VERSION = 2  # of cells and search: a search of another version is not gone on with
 _SAMPLE = 200_000  # descriptors that the cells are made from
 _DEALT = 100_000  # keypoints that are dealt to cells at once
-_SEARCHED = 750_000  # keypoints that search at once: bounds the memory of a process
+_LEAST_PRODUCT = 0.88 * UNIT**2  # descriptors of a smaller cosine are no neighbours
+_SEARCHED = 1_500_000  # keypoints that search at once: bounds the memory of a process
 
 
 def find_neighbours(
@@ -122,6 +123,8 @@ def _search_for(
         found.products[others] = known.products
         found.pictures[others] = np.append(np.flatnonzero(~new), -1)[known.pictures]
     files.save("probes", found.probes)
+    # What is not nearer than the farthest of those that are known is not looked at any further.
+    files.save("floors", np.maximum(found.products[:, -1], _LEAST_PRODUCT))
     num_cells = int(cells.first[-1])
     tasks = [*_ask(files, "new", rows, "all", workers)]
     _save_members(files, "all", np.arange(files.num_keypoints), found.probes, num_cells)
@@ -129,13 +132,12 @@ def _search_for(
         _save_members(files, "new", rows, found.probes, num_cells)
         tasks += _ask(files, "others", others, "new", workers)
     progress = ProgressPrinter("neighbours", len(rows) + len(others), "keypoints")
-    for task, (products, pictures) in workers.map(_search, tasks):
-        asking = files.load(task.asking)[task.start : task.stop]
+    for task, (asking, products, pictures) in workers.map(_search, tasks):
         found.products[asking], found.pictures[asking] = nearest_pictures(
             np.concatenate([found.products[asking], products], axis=1),
             np.concatenate([found.pictures[asking], pictures], axis=1),
         )
-        progress.add(len(asking))
+        progress.add(task.stop - task.start)
     return found
 
 
@@ -195,34 +197,48 @@ def _ask(
     return [_Task(files, f"{asking}_asking", members, *part) for part in pairwise(edges)]
 
 
-def _search(task: _Task) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """Return products with, and pictures of, the nearest: shape (stop - start, NUM_NEIGHBOURS)."""
+def _search(
+    task: _Task,
+) -> tuple[Ints, npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Search for some keypoints.
+
+    Returns
+    -------
+    asking, products, pictures
+        The keypoints that have neighbours, and as in `Neighbours` what these are.
+    """
     files = task.files
-    descriptors, pictures = files.descriptors, files.pictures
+    descriptors, pictures, floors = files.descriptors, files.pictures, files.load("floors")
     members, cells = (files.load(f"{task.members}_{part}") for part in ("members", "cells"))
     asking = files.load(task.asking)[task.start : task.stop]
     probes = files.load("probes")[asking].ravel()
     order = np.argsort(probes, kind="stable")
     edges = np.searchsorted(probes[order], np.arange(len(cells)))
-    value = np.full((len(probes), NUM_NEIGHBOURS), -np.inf, np.float32)
-    picture = np.full(value.shape, -1, np.int32)
+    product = np.full((len(probes), NUM_NEIGHBOURS), -np.inf, np.float32)
+    picture = np.full(product.shape, -1, np.int32)
     for cell in range(len(cells) - 1):
         slots = order[edges[cell] : edges[cell + 1]]
         here = members[cells[cell] : cells[cell + 1]]
         if not len(slots) or not len(here):
             continue
         query = asking[slots // NUM_PROBES]
-        products = _products(descriptors[query], descriptors[here])
         owner = pictures[here]
+        products = _products(descriptors[query], descriptors[here])
         products[pictures[query][:, None] == owner] = -np.inf
+        near = products.max(axis=1) >= floors[query]
+        slots, products = slots[near], products[near]
         for rank in range(min(NUM_NEIGHBOURS, len(here))):
-            best, found = top_columns(products, 1)
+            best, value = top_columns(products, 1)
             chosen = owner[best[:, 0]]
-            value[slots, rank] = found[:, 0]
-            picture[slots, rank] = np.where(found[:, 0] >= 0, chosen, -1)
+            product[slots, rank] = value[:, 0]
+            picture[slots, rank] = chosen
             products[chosen[:, None] == owner] = -np.inf  # one place for a picture
     shape = (len(asking), NUM_PROBES * NUM_NEIGHBOURS)
-    return nearest_pictures(value.reshape(shape), picture.reshape(shape))
+    product, picture = product.reshape(shape), picture.reshape(shape)
+    far = product < _LEAST_PRODUCT
+    product[far], picture[far] = -np.inf, -1
+    found = ~far.all(axis=1)
+    return asking[found], *nearest_pictures(product[found], picture[found])
 
 
 def nearest_pictures(

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.dataset.candidates import MIN_VOTES, find_candidates
-from components.dataset.keypoints import KeypointFiles, Keypoints
+from components.dataset.keypoints import UNIT, KeypointFiles, Keypoints
 from components.dataset.last_search import NUM_NEIGHBOURS, Neighbours, forget_search, recall
 from components.dataset.neighbours import find_neighbours, largest_sources, nearest_pictures
 from components.dataset.workers import Workers
@@ -29,13 +29,13 @@ def name(number: int) -> str:
 def random_pictures(count: int, seed: int = 0, *, alike: bool = False) -> Pictures:
     """Return descriptors by name; where they are `alike`, many products are equal."""
     rng = np.random.default_rng(seed)
-    kinds = rng.integers(0, 180, (6 if alike else 400, 128), np.uint8)
+    kinds = rng.random((6 if alike else 60, 128))
     found = {}
     for number in range(count):
-        size = int(rng.integers(0, 12))
-        chosen = kinds[rng.integers(0, len(kinds), size)]
-        noise = rng.integers(0, 1 if alike else 4, chosen.shape, np.uint8)
-        found[name(number)] = chosen + noise
+        chosen = kinds[rng.integers(0, len(kinds), int(rng.integers(0, 12)))]
+        values = chosen + rng.random(chosen.shape) * (0 if alike else 0.3)
+        length = np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
+        found[name(number)] = np.rint(np.minimum(UNIT * values / length, 255)).astype(np.uint8)
     return found
 
 
@@ -84,14 +84,21 @@ def test_in_one_cell_the_nearest_pictures_are_those_of_a_full_search(
     rows = np.concatenate(list(pictures.values())).astype(int)
     owner = np.repeat(np.arange(len(pictures)), [len(each) for each in pictures.values()])
     products = rows @ rows.T
+    counts = set()
     for number in range(len(rows)):
         best = sorted(
             (-products[number][owner == other].max(), other)
             for other in range(len(pictures))
             if other != owner[number]
         )[:NUM_NEIGHBOURS]
-        assert [picture for _, picture in best] == found.pictures[number].tolist()
-        assert [-product for product, _ in best] == found.products[number].tolist()
+        near = [(-product, other) for product, other in best if -product >= 0.88 * UNIT**2]
+        none = NUM_NEIGHBOURS - len(near)
+        assert (
+            found.products[number].tolist() == [product for product, _ in near] + [-np.inf] * none
+        )
+        assert found.pictures[number].tolist() == [other for _, other in near] + [-1] * none
+        counts.add(none)
+    assert counts == set(range(NUM_NEIGHBOURS + 1))
 
 
 @settings(max_examples=30, deadline=None)
