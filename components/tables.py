@@ -39,6 +39,11 @@ def probability_columns(classes: Sequence[str]) -> list[str]:
     return [f"p_{name}" for name in classes]
 
 
+def source_name(source: str) -> str:
+    """Return a label's `source` without the part that the image was given for (`name:test`)."""
+    return source.partition(":")[0]
+
+
 def read_table(path: Path, required: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV, TSV (`.tsv`, `.tab`) or Parquet file; every `required` column must be there.
 

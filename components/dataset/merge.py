@@ -31,7 +31,7 @@ from components.dataset.decode import UndecodableImage, decode_rgb
 from components.dataset.sources.source import SourceImages
 from components.dataset.workers import ProgressPrinter
 from components.errors import SourceError
-from components.tables import LABEL_COLUMNS
+from components.tables import LABEL_COLUMNS, source_name
 
 _THREADS = 8
 ID_COLUMNS = ("lesion_id", "patient_id")
@@ -254,11 +254,6 @@ class Merger:
                 "why": why,
             }
         )
-
-
-def source_name(source: str) -> str:
-    """Return a row's `source` without the part that it was given for (`name:test`)."""
-    return source.partition(":")[0]
 
 
 def _shows_something(data: bytes) -> bool:

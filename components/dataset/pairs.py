@@ -13,12 +13,11 @@ import pandas as pd
 
 from components.dataset.config import PairsParams
 from components.dataset.exact import same_bytes, same_pixels
-from components.dataset.merge import source_name
 from components.dataset.spots import Picture, compare_all
 from components.layout import Layout
 from components.params import Params
 from components.stage import run_stage
-from components.tables import PAIR_COLUMNS, read_table, write_table
+from components.tables import PAIR_COLUMNS, read_table, source_name, write_table
 
 
 def run(params: Params, layout: Layout) -> None:

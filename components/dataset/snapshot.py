@@ -14,11 +14,11 @@ import pandas as pd
 
 from components.atomic import disk_full_as_error, write_json
 from components.dataset.config import DiagnosesParams, SourceParams
-from components.dataset.merge import ID_COLUMNS, Merger, source_name
+from components.dataset.merge import ID_COLUMNS, Merger
 from components.dataset.sources.catalog import read_source, source_names
 from components.dataset.withdrawn import Withdrawn
 from components.errors import SourceError
-from components.tables import LABEL_COLUMNS, read_table, write_table
+from components.tables import LABEL_COLUMNS, read_table, source_name, write_table
 
 SCHEMA_VERSION = 1
 NO_DIAGNOSIS = ""
