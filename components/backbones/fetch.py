@@ -13,7 +13,8 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,9 +35,22 @@ def default_cache() -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file in hex.
+
+    Raises
+    ------
+    WeightsError
+        The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            f"the file cannot be read: {error.strerror or error}",
+            where=str(path),
+            fix="check that it is there, its permissions and its disk",
+        ) from error
 
 
 def check_name(path: Path, digest: str, *, origin: str, name: str | None = None) -> None:
@@ -82,43 +96,72 @@ def s3_fetch(uri: str, cache: Path) -> Path | None:
     WeightsError
         S3 cannot be reached, refuses, or what came is not what the name's hash says.
     """
+    etag = s3_etag(uri)
+    if etag is None:
+        return None
+    bucket, key = _bucket_and_key(uri)
+    target = cache / "s3" / hashlib.sha256(f"{uri} {etag}".encode()).hexdigest() / Path(key).name
+
+    def download(temporary: Path) -> None:
+        with _s3_errors(uri), temporary.open("wb") as file:
+            client = _s3_client()
+            client.download_fileobj(bucket, key, file)
+            # Was it the one that was asked about, or has another one come in between?
+            client.head_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"')
+
+    return _once(target, download, origin=uri)
+
+
+def s3_etag(uri: str) -> str | None:
+    """Return the ETag of an S3 object, which changes with its content; None: there is none.
+
+    Raises
+    ------
+    WeightsError
+        S3 cannot be reached, or refuses.
+    """
+    from botocore.exceptions import ClientError
+
+    bucket, key = _bucket_and_key(uri)
+    with _s3_errors(uri):
+        try:
+            return str(_s3_client().head_object(Bucket=bucket, Key=key)["ETag"]).strip('"')
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey", "NotFound"):
+                return None
+            raise
+
+
+def _bucket_and_key(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _s3_client() -> Any:
     import boto3
     from botocore.config import Config
+
+    return boto3.session.Session().client(  # the shared session is not made for threads
+        "s3",
+        config=Config(
+            connect_timeout=CONNECT_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": 3},
+        ),
+    )
+
+
+@contextmanager
+def _s3_errors(uri: str) -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
     try:
-        client = boto3.session.Session().client(  # the shared session is not made for threads
-            "s3",
-            config=Config(
-                connect_timeout=CONNECT_SECONDS,
-                retries={"mode": "standard", "total_max_attempts": 3},
-            ),
-        )
-        etag = str(client.head_object(Bucket=bucket, Key=key)["ETag"]).strip('"')
-        target = (
-            cache / "s3" / hashlib.sha256(f"{uri} {etag}".encode()).hexdigest() / Path(key).name
-        )
-
-        def download(temporary: Path) -> None:
-            with temporary.open("wb") as file:
-                client.download_fileobj(bucket, key, file)
-
-        return _once(target, download, origin=uri)
-    except ClientError as error:
-        if error.response.get("Error", {}).get("Code") in ("404", "NoSuchKey", "NotFound"):
-            return None
-        raise _s3_error(uri, error) from error
-    except BotoCoreError as error:
-        raise _s3_error(uri, error) from error
-
-
-def _s3_error(uri: str, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"S3 does not answer as it should: {error}",
-        where=uri,
-        fix="check the URI, the AWS variables (AWS_ENDPOINT_URL too) and the network",
-    )
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise WeightsError(
+            f"S3 does not answer as it should: {error}",
+            where=uri,
+            fix="check the URI, the AWS variables (AWS_ENDPOINT_URL too) and the network",
+        ) from error
 
 
 def web_fetch(url: str, cache: Path, name: str) -> Path:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from components.backbones.fetch import check_name, s3_fetch, sha256_of, web_fetch
+from components.backbones import fetch
+from components.backbones.fetch import check_name, s3_etag, s3_fetch, sha256_of, web_fetch
 from components.errors import WeightsError
 
 DATA = b"tensors" * 1000
@@ -20,6 +21,11 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 def test_the_hash_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(DATA)
     assert sha256_of(tmp_path / "f") == SHA256
+
+
+def test_a_file_that_cannot_be_read_is_one_clear_error() -> None:
+    with pytest.raises(WeightsError, match=r"cannot be read: Input/output error(.|\n)*/proc/self"):
+        sha256_of(Path("/proc/self/mem"))
 
 
 @pytest.mark.parametrize("name", ["net-0123456789.pth", "net-89abcdef.safetensors"])
@@ -84,6 +90,18 @@ def test_s3_is_asked_for_the_content_once_until_it_changes(s3: Any, own_caches: 
     second = s3_fetch("s3://weights/deep/net.pth", own_caches)
     assert second is not None
     assert second.read_bytes() == b"newer"
+
+
+def test_an_object_that_is_replaced_while_it_is_fetched_is_not_kept_as_the_first(
+    s3: Any, own_caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put_object(Bucket="weights", Key="net.pth", Body=DATA)
+    first = s3_etag("s3://weights/net.pth")
+    monkeypatch.setattr(fetch, "s3_etag", lambda _: first)  # asked just before
+    s3.put_object(Bucket="weights", Key="net.pth", Body=b"newer")
+    with pytest.raises(WeightsError, match="412"):
+        s3_fetch("s3://weights/net.pth", own_caches)
+    assert not list(own_caches.rglob("net.pth"))
 
 
 @pytest.mark.usefixtures("s3")
