@@ -56,6 +56,11 @@ class Layout:
         return self.root / "data" / "sources.json"
 
     @property
+    def own_weights(self) -> Path:
+        """Fingerprints of own weights that trainings start from (kept in Git)."""
+        return self.root / "data" / "weights.json"
+
+    @property
     def split_ledger(self) -> Path:
         """Which group member belongs to which part, for ever (append-only)."""
         return self.root / "data" / "split_ledger.csv"

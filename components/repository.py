@@ -22,6 +22,7 @@ RECORD = (
     "data/sources.json",
     "data/split_ledger.csv",
     "data/test_uses.json",
+    "data/weights.json",
 )
 """What a run writes that belongs into Git."""
 _CODE = ("components", "flows", "tasks")

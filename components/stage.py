@@ -87,7 +87,8 @@ def declared_only(params: Params, stage: str, graph: Path) -> Params:
     DVC does not watch. Of `backbones` a matrix stage keeps all entries and declares its own one.
     """
     declared = read_yaml(graph)["stages"][stage].get("params", [])
-    sections = {str(entry).split(".")[0] for entry in declared}
+    # An entry that is a mapping names another file than params.yaml.
+    sections = {entry.split(".")[0] for entry in declared if isinstance(entry, str)}
     kept = {name: getattr(params, name) for name in Params.model_fields if name in sections}
     return Params.model_construct(**kept)
 

@@ -21,6 +21,7 @@ from components.errors import LesionflowError
 from components.layout import Layout
 from components.params import Params, load_params
 from components.training.cost import relative_cost
+from components.training.own_weights import refresh_own_weights
 from components.training.remote import check_storage
 from tasks.graph import Stage, read_graph
 from tasks.promotion import recall_test_uses
@@ -76,12 +77,15 @@ def run_name() -> str:
 def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
     """Bring the stages of `kinds` (default: all) and what they wait for up to date.
 
-    Asks `dvc status` once. Returns the names of the stages that were out of date.
+    Looks at the own weights that trainings start from, then asks `dvc status` once. Returns the
+    names of the stages that were out of date.
 
     Raises
     ------
     RunError
         At least one stage failed.
+    WeightsError, RegistryError
+        There is something to train, and what it starts from is not to be had: nothing was begun.
     ParamsError, ResourceError
         There is something to train, and the cluster of `RAY_ADDRESS` cannot be reached, or would
         not reach `storage`: nothing was begun.
@@ -90,11 +94,13 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
         used, cannot be reached: nothing was begun.
     """
     params = load_params(layout.params)
+    trouble = refresh_own_weights(params, layout) if not kinds or "train" in kinds else {}
     graph = read_graph(layout.root, get_run_logger().info)
     stages = graph.upto(kinds) if kinds else list(graph.stages.values())
     stages = longest_trainings_first(stages, params)
     stale = graph.to_do(kinds)
     trainings = [stage for stage in stages if stage.kind == "train" and stage.name in stale]
+    _check_starts(trainings, trouble)
     if trainings and is_job_server(os.environ.get("RAY_ADDRESS", "")):
         check_storage(params.storage)
     if "report" in stale:
@@ -110,6 +116,16 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
             side_by_side=trainings_side_by_side(params, len(trainings)) + 1,
         )
     return set(stale)
+
+
+def _check_starts(trainings: Iterable[Stage], trouble: Mapping[str, LesionflowError]) -> None:
+    """Raise the trouble with the weights of what must be trained; warn of the other."""
+    for stage in trainings:
+        backbone = stage.name.partition("@")[2].rpartition("-")[0]
+        if backbone in trouble:
+            raise trouble[backbone]
+    for backbone, error in trouble.items():
+        get_run_logger().warning("%s stays as it was trained before; %s", backbone, error)
 
 
 def longest_trainings_first(stages: Sequence[Stage], params: Params) -> list[Stage]:

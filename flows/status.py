@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,20 +10,22 @@ from typing import Any
 
 from components.errors import LesionflowError, ResourceError
 from components.layout import Layout
-from components.params import load_params
+from components.params import Params, load_params
 from components.registry.versions import open_registry
+from components.training.own_weights import changed_own_weights
 from flows.last_runs import is_served, read_last_runs
 from flows.upcoming import next_runs
 from tasks.graph import Graph, read_graph
 
 NUM_RUNS = 5
 _WIDTH = 79
+_CAUSES = ("params", "code", "weights", "data", "first run")
 
 
 def read_status(layout: Layout) -> dict[str, Any]:
     """Return recipe, champion, stale stages, schedules and last runs as a JSON-ready document."""
     params = load_params(layout.params)
-    graph = read_graph(layout.root)
+    graph = read_graph(layout.root).also_changed(_changed_weights(params, layout))
     registry = open_registry(params.registry, layout)
     champion = registry.alias("champion")
     stale = [stage for stage in graph.stages.values() if stage.name in graph.stale]
@@ -45,13 +48,26 @@ def read_status(layout: Layout) -> dict[str, Any]:
         return document | {"served": None, "last_runs": None, "last_runs_error": _short(error)}
 
 
+def _changed_weights(params: Params, layout: Layout) -> dict[str, str]:
+    """Return training -> change, in DVC's words, where a run would find other own weights."""
+    changed, trouble = changed_own_weights(params, layout)
+    for name, error in trouble.items():
+        print(f"warning: what {name} starts from is not to be had; {error}", file=sys.stderr)
+    path = layout.own_weights.relative_to(layout.root).as_posix()
+    return {
+        f"train@{name}-{seed}": f"{path}: backbones.{name} modified"
+        for name in changed
+        for seed in params.seeds
+    }
+
+
 def causes(changes: Iterable[str]) -> list[str]:
-    """Return what made a stage stale, of `params`, `code`, `data` and `first run`, in that order.
+    """Return what made a stage stale, in the order of `_CAUSES`.
 
     `data` is whatever else it reads, be it a source, a snapshot or another stage's result.
     """
     found = {_cause(change) for change in changes}
-    return [cause for cause in ("params", "code", "data", "first run") if cause in found]
+    return [cause for cause in _CAUSES if cause in found]
 
 
 def _cause(change: str) -> str:
@@ -60,6 +76,8 @@ def _cause(change: str) -> str:
     path = change.partition(": ")[0]
     if path.startswith("params.yaml"):
         return "params"
+    if path == "data/weights.json":
+        return "weights"
     # DVC calls an edited `cmd` of dvc.yaml a changed command.
     return "code" if path.startswith(("components/", "changed command")) else "data"
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,15 @@ class Graph:
             if stage.name in wanted:
                 wanted.update(name for name in stage.upstream if self.stages[name].lost)
         return frozenset(wanted)
+
+    def also_changed(self, changes: Mapping[str, str]) -> Graph:
+        """Return the graph as it is when each stage in `changes` has that change, too."""
+        added = {
+            name: replace(stage, changes=tuple(sorted({*stage.changes, changes[name]})), lost=False)
+            for name, stage in self.stages.items()
+            if name in changes
+        }
+        return Graph({**self.stages, **added})
 
     def upto(self, kinds: Iterable[str]) -> list[Stage]:
         """Return the stages of `kinds` and all that they wait for, in topological order."""

@@ -91,8 +91,9 @@ def copy_workspace() -> Callable[[Path], Path]:
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(REPO / name, target)
-        # The ledger and the sources of the checkout may hold what somebody ran there.
-        for name in ("data/split_ledger.csv", "data/sources.json", "data/test_uses.json"):
+        # These of the checkout may hold what somebody ran there.
+        written = ("split_ledger.csv", "sources.json", "test_uses.json", "weights.json")
+        for name in (f"data/{each}" for each in written):
             tracked = subprocess.run(
                 ["git", "show", f"HEAD:{name}"], cwd=REPO, capture_output=True, check=False
             )

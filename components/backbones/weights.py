@@ -1,7 +1,8 @@
 """Pretrained weights: where they are to be had, and how they get into a model.
 
 `resolve_weights` turns what `params.yaml` says into a file on this node and its hash;
-`load_into` puts it into a model. There is no silent random start: what cannot be had, opened or
+`content_of` tells own weights from others under the same name, without fetching them; `load_into`
+puts a file into a model. There is no silent random start: what cannot be had, opened or
 fitted raises `WeightsError`.
 """
 
@@ -14,9 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.backbones.entry import Backbone
-from components.backbones.fetch import check_name, default_cache, fetch, is_s3, sha256_of
+from components.backbones.fetch import (
+    check_name,
+    default_cache,
+    fetch,
+    is_s3,
+    s3_etag,
+    sha256_of,
+)
 from components.backbones.keymaps import LAYOUTS, State
-from components.backbones.model_file import MODEL_JSON, read_model
+from components.backbones.model_file import MODEL_JSON, Member, ModelFile, read_model
 from components.backbones.published import find_published
 from components.backbones.tensors import copy_tensors, is_ours, read_tensors, tensor_names
 from components.backbones.zoo import backbone
@@ -24,6 +32,8 @@ from components.errors import WeightsError
 
 if TYPE_CHECKING:
     from components.backbones.heads import Classifier
+
+_REGISTERED = "registry:"
 
 
 @dataclass(frozen=True)
@@ -99,9 +109,50 @@ def resolve_weights(
     if spec == "imagenet":
         path, origin, published = find_published(entry, cache)
         return _checked(path, origin, published.layout)
-    if spec.startswith("registry:"):
-        return _registered(spec, entry, registry, base, cache)
-    return _given(spec, entry, base, cache)
+    folder = _folder(spec, registry)
+    found = _model_folder(folder, spec, entry, base, cache)
+    return found or _given(spec, folder, entry, base, cache)
+
+
+def content_of(
+    spec: str,
+    name: str,
+    *,
+    base: Path | None = None,
+    registry: str | None = None,
+    cache: Path | None = None,
+) -> str | None:
+    """Return what changes when other weights stand under the same `spec`.
+
+    Parameters
+    ----------
+    spec, name, base, registry, cache
+        As `resolve_weights`.
+
+    Returns
+    -------
+    str or None
+        `sha256:…` of a file or of the backbone's member of a model (on S3 as its `model.json`
+        states it); `etag:…` of a file on S3. No weights are fetched. None for `none` and
+        `imagenet`: a published file is the one that its name says.
+
+    Raises
+    ------
+    WeightsError
+        They are not to be had.
+    """
+    if spec in ("none", "imagenet"):
+        return None
+    entry = backbone(name)
+    cache = cache or default_cache()
+    folder = _folder(spec, registry)
+    sha256 = _sha256_in(folder, spec, entry, base, cache)
+    if sha256 is None and is_s3(spec):
+        etag = s3_etag(spec)
+        if etag is None:
+            raise _not_there(spec, folder, base)
+        return f"etag:{etag}"
+    return f"sha256:{sha256 or sha256_of(_file(spec, folder, base, cache))}"
 
 
 def load_into(
@@ -115,10 +166,16 @@ def load_into(
     ------
     WeightsError
         The file is not made of plain tensors, or anything but the head does not match; the
-        message lists what.
+        message lists what. Or the file is another one than `weights` tells of.
     """
     if weights.path is None:
         return
+    if sha256_of(weights.path) != weights.sha256:
+        raise WeightsError(
+            "the file was changed after the training was begun with it",
+            where=weights.origin,
+            fix="run `lesionflow retrain` again: it begins anew with the file as it is then",
+        )
     state = read_tensors(weights.path)
     if is_ours(state):
         if weights.classes and weights.classes == tuple(classes):
@@ -135,10 +192,11 @@ def _below(prefix: str, state: State) -> State:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-def _registered(
-    spec: str, entry: Backbone, registry: str | None, base: Path | None, cache: Path
-) -> WeightsFile:
-    version = spec.removeprefix("registry:")
+def _folder(spec: str, registry: str | None) -> str:
+    """Return where a model may lie that `spec` means: a version of the registry, or `spec`."""
+    if not spec.startswith(_REGISTERED):
+        return spec
+    version = spec.removeprefix(_REGISTERED)
     if not re.fullmatch(r"v?\d+", version):
         raise WeightsError(
             f"{spec!r} names no version",
@@ -152,29 +210,12 @@ def _registered(
             where="training.weights",
             fix="set registry.uri and registry.model_name",
         )
-    folder = f"{registry.rstrip('/')}/versions/v{int(version.removeprefix('v')):04d}"
-    found = _model_folder(folder, spec, entry, base, cache)
-    if found is None:
-        raise WeightsError(
-            f"the registry has no version {version}",
-            where=folder,
-            fix="`lesionflow models` lists the versions",
-        )
-    return found
+    return f"{registry.rstrip('/')}/versions/v{int(version.removeprefix('v')):04d}"
 
 
-def _given(spec: str, entry: Backbone, base: Path | None, cache: Path) -> WeightsFile:
-    found = _model_folder(spec, spec, entry, base, cache)
-    if found is not None:
-        return found
+def _given(spec: str, folder: str, entry: Backbone, base: Path | None, cache: Path) -> WeightsFile:
+    path = _file(spec, folder, base, cache)
     parent, slash, name = spec.rpartition("/")
-    path = fetch(parent or slash or ".", name, cache, base) if name else None
-    if path is None:
-        raise WeightsError(
-            f"there is no weights file {spec!r}",
-            where=str((base or Path.cwd()) / spec) if not is_s3(spec) else spec,
-            fix="correct `weights` (imagenet, none, a path, an s3:// URI, registry:<version>)",
-        )
     layouts = {name: published.layout for published in entry.published for name in published.names}
     weights = _checked(path, spec, layouts.get(name, "upstream"))
     if not _has_our_names(path):
@@ -183,6 +224,29 @@ def _given(spec: str, entry: Backbone, base: Path | None, cache: Path) -> Weight
     beside = read_model(document.parent) if document else None
     known = beside and weights.sha256 in {member.sha256 for member in beside.members}
     return replace(weights, classes=beside.classes if beside and known else (), our_model=True)
+
+
+def _file(spec: str, folder: str, base: Path | None, cache: Path) -> Path:
+    parent, slash, name = spec.rpartition("/")
+    registered = spec.startswith(_REGISTERED)
+    path = fetch(parent or slash or ".", name, cache, base) if name and not registered else None
+    if path is None:
+        raise _not_there(spec, folder, base)
+    return path
+
+
+def _not_there(spec: str, folder: str, base: Path | None) -> WeightsError:
+    if spec.startswith(_REGISTERED):
+        return WeightsError(
+            f"the registry has no version {spec.removeprefix(_REGISTERED)}",
+            where=folder,
+            fix="`lesionflow models` lists the versions",
+        )
+    return WeightsError(
+        f"there is no weights file {spec!r}",
+        where=str((base or Path.cwd()) / spec) if not is_s3(spec) else spec,
+        fix="correct `weights` (imagenet, none, a path, an s3:// URI, registry:<version>)",
+    )
 
 
 def _has_our_names(path: Path) -> bool:
@@ -203,23 +267,43 @@ def _model_folder(
     folder: str, origin: str, entry: Backbone, base: Path | None, cache: Path
 ) -> WeightsFile | None:
     """Return the member of backbone `entry` in a folder with a `model.json`; None: none there."""
-    document = fetch(folder, MODEL_JSON, cache, base)
-    if document is None:
+    found = _member_in(folder, origin, entry, base, cache)
+    if found is None:
         return None
-    model_file = read_model(document.parent)
-    for member in model_file.members:
-        if member.backbone == entry.name:
-            break
-    else:
-        raise WeightsError(
-            f"the model has no member of backbone {entry.name}, only "
-            + ", ".join(sorted({member.backbone for member in model_file.members})),
-            where=origin,
-            fix="start that backbone from it, or give other weights",
-        )
+    model_file, member = found
     path = fetch(folder, member.file, cache, base)
     if path is None or (digest := sha256_of(path)) != member.sha256:
         raise WeightsError(
             f"{member.file} is missing or damaged", where=origin, fix="fetch the model again"
         )
     return WeightsFile(path, origin, digest, classes=model_file.classes, our_model=True)
+
+
+def _sha256_in(
+    folder: str, origin: str, entry: Backbone, base: Path | None, cache: Path
+) -> str | None:
+    """Return the SHA-256 of what `_model_folder` finds; S3 is taken at its `model.json`'s word."""
+    if not is_s3(folder):
+        weights = _model_folder(folder, origin, entry, base, cache)
+        return weights.sha256 if weights else None
+    found = _member_in(folder, origin, entry, base, cache)
+    return found[1].sha256 if found else None
+
+
+def _member_in(
+    folder: str, origin: str, entry: Backbone, base: Path | None, cache: Path
+) -> tuple[ModelFile, Member] | None:
+    """Return what a `model.json` in `folder` says, and its member of backbone `entry`."""
+    document = fetch(folder, MODEL_JSON, cache, base)
+    if document is None:
+        return None
+    model_file = read_model(document.parent)
+    for member in model_file.members:
+        if member.backbone == entry.name:
+            return model_file, member
+    raise WeightsError(
+        f"the model has no member of backbone {entry.name}, only "
+        + ", ".join(sorted({member.backbone for member in model_file.members})),
+        where=origin,
+        fix="start that backbone from it, or give other weights",
+    )

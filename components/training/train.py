@@ -26,6 +26,7 @@ from components.stage import run_stage
 from components.tables import probability_columns, read_table, write_table
 from components.training.identity import content_hash, identity_of
 from components.training.job import HISTORY, PROBABILITIES, WEIGHTS, Job, Part
+from components.training.own_weights import check_own_weights, registry_of
 
 LABELS = ("image_id", "lesion_id", "patient_id", "diagnosis")
 HISTORY_COLUMNS = (
@@ -42,6 +43,7 @@ def run(params: Params, layout: Layout, backbone: str, seed: int) -> None:
     """Train `backbone` with `seed`; write `runs/<backbone>-<seed>/`."""
     everything = load_params(layout.params)  # where to run and to store changes no result
     job, images = make_job(params, everything, layout, backbone, seed)
+    check_own_weights(everything, layout, backbone)
     left = layout.state / "training" / job.name
     shutil.rmtree(left, ignore_errors=True)
     clock = _train(job, everything, left)
@@ -83,12 +85,8 @@ def make_job(
     images = part_images(layout, params.split.folds, seed)
     train, validation = images["train"], images["validation"]
     _check_classes(train, validation, classes, layout)
-    registry = everything.registry
     weights = resolve_weights(
-        recipe.weights,
-        backbone,
-        base=layout.root,
-        registry=f"{registry.uri.rstrip('/')}/{registry.model_name}",
+        recipe.weights, backbone, base=layout.root, registry=registry_of(everything)
     )
     provenance = {
         "backbone": backbone,

@@ -119,6 +119,16 @@ def test_the_record_can_stand_on_the_branch_that_is_cloned(bare: Path, tmp_path:
     assert clone(str(bare), "main", tmp_path / "second") == commit
 
 
+def test_what_own_weights_were_is_recorded(bare: Path, tmp_path: Path) -> None:
+    clone(str(bare), "main", tmp_path / "first")
+    weights = tmp_path / "first" / "data" / "weights.json"
+    weights.write_text("first", encoding="utf-8")
+    assert write_record(tmp_path / "first", "record", "run") is not None
+    clone(str(bare), "main", tmp_path / "second")
+    take_record(tmp_path / "second", "record")
+    assert (tmp_path / "second" / "data" / "weights.json").read_text() == "first"
+
+
 def test_nothing_new_is_no_commit(bare: Path, tmp_path: Path) -> None:
     assert _run(bare, tmp_path / "first", "one") is not None
     assert _run(bare, tmp_path / "second", "one") is None

@@ -41,10 +41,13 @@ def _document(**changes: Any) -> dict[str, Any]:
         (["components/training/loop.py: modified", "data/raw: modified"], ["code", "data"]),
         (["changed command"], ["code"]),
         (["data/sources.json: modified"], ["data"]),
+        (["data/weights.json: backbones.resnet18 modified"], ["weights"]),
         (["has not run yet"], ["first run"]),
     ],
 )
-def test_a_change_is_one_of_params_code_or_data(changes: list[str], found: list[str]) -> None:
+def test_a_change_is_one_of_params_code_weights_or_data(
+    changes: list[str], found: list[str]
+) -> None:
     assert causes(changes) == found
 
 

@@ -67,6 +67,22 @@ def test_everything_below_a_change_is_stale_and_nothing_else() -> None:
     assert [stage.name for stage in graph.upto(["c"])] == ["a", "b", "c"]
 
 
+def test_a_change_that_dvc_does_not_know_of_yet_counts_like_those_that_it_knows() -> None:
+    graph = Graph(
+        {
+            "first": Stage("first", (), ()),
+            "left": Stage("left", ("first",), ("code: modified",), lost=False),
+            "right": Stage("right", ("first",), (), lost=True),
+            "last": Stage("last", ("right",), ()),
+        }
+    )
+    changed = graph.also_changed({"left": "code: modified", "right": "seen", "other": "seen"})
+    assert changed.stages["left"] == graph.stages["left"]
+    assert changed.stages["right"] == Stage("right", ("first",), ("seen",))
+    assert changed.stale == {"left", "right", "last"}
+    assert graph.stale == {"left"}
+
+
 def test_a_fresh_workspace_is_stale_as_a_whole(workspace: Path) -> None:
     graph = read_graph(workspace)
     assert graph.stale == set(graph.stages)

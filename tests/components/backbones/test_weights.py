@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from components.backbones.entry import Published
+from components.backbones.fetch import sha256_of
 from components.backbones.heads import Classifier
 from components.backbones.preprocess import Preprocessing
 from components.backbones.published import find_published
@@ -338,6 +339,18 @@ def test_every_published_file_of_the_zoo_says_where_it_comes_from() -> None:
         assert any(p.url or p.hub for p in backbone(name).published)
 
 
+def test_a_file_that_was_replaced_after_it_was_hashed_is_not_loaded(
+    state: dict[str, torch.Tensor], tmp_path: Path, resolve: Resolve
+) -> None:
+    path = tmp_path / "own.pth"
+    torch.save(state, path)
+    weights = resolve("own.pth", NAME, base=tmp_path)
+    assert same_body(loaded(weights), state)
+    torch.save(dict.fromkeys(state, torch.zeros(1)), path)
+    with pytest.raises(WeightsError, match=r"changed after(.|\n)*own\.pth(.|\n)*retrain` again"):
+        loaded(weights)
+
+
 # --- S3 -------------------------------------------------------------------------------------
 
 
@@ -500,7 +513,7 @@ def test_real_weights_know_what_is_on_a_photograph(
     monkeypatch.setenv("LESIONFLOW_WEIGHTS", str(real_data / "weights"))
     path, origin, published = find_published(backbone(name), own_caches)
     model = create_backbone(name, 1000).eval()
-    load_into(model, name, WeightsFile(path, origin, layout=published.layout))
+    load_into(model, name, WeightsFile(path, origin, sha256_of(path), published.layout))
     everything = LAYOUTS[published.layout](read_tensors(path))
     classifier = [v for k, v in everything.items() if k.startswith(backbone(name).head)]
     copy_tensors(model.head, dict(zip(("1.weight", "1.bias"), classifier, strict=True)), origin="")

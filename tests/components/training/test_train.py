@@ -9,14 +9,19 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from components.backbones.saved import load_model, read_model
+from components.backbones.zoo import create_backbone
 from components.dataset.pack import PackedImages
 from components.errors import SplitError
 from components.layout import Layout
 from components.params import load_params
 from components.progress import Progress
+from components.stage import read_stage_error
 from components.tables import read_table, write_table
+from components.training.own_weights import refresh_own_weights
 from components.training.train import make_job, part_images
 
 BACKBONE = "mobilenet_v3_large"
@@ -76,6 +81,25 @@ def test_stage_writes_a_run_and_says_what_it_does(
     assert not list((layout.root / ".lesionflow/storage").rglob("*.safetensors"))
     clock = json.loads((layout.state / "timings" / f"{BACKBONE}-0.json").read_text())
     assert clock["submitted"] < clock["first_step"] < clock["ended"] < clock["returned"]
+
+
+def test_stage_refuses_own_weights_that_were_replaced_after_they_were_looked_at(
+    stage: Callable[..., Layout],
+) -> None:
+    layout = stage()
+    own = layout.root / "own.safetensors"
+    torch.manual_seed(0)
+    tensors = create_backbone(BACKBONE, 3).state_dict()
+    save_file(tensors, own)
+    recipe = layout.params.read_text(encoding="utf-8")
+    layout.params.write_text(recipe.replace("weights: none", "weights: own.safetensors"))
+    refresh_own_weights(load_params(layout.params), layout)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, own)
+    done = train(layout, {})
+    left = read_stage_error(layout.stage_error(f"train@{BACKBONE}-0"))
+    assert done.returncode == 2, done.stderr
+    assert left is not None
+    assert "'own.safetensors' are others than when they were looked at" in left["message"]
 
 
 @pytest.mark.slow
