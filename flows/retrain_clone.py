@@ -2,7 +2,8 @@
 
 Runs on a work pool (`infra/prefect/clone.yaml`). Clones the repository, pulls by DVC, does what
 `retrain` does, pushes data and results, and records `dvc.lock` and the split's ledger as a commit
-on a branch. What a failed run has done is recorded too, so the next one goes on from there.
+on a branch. What a failed run has done is recorded too, so the next one goes on from there; what
+could not be pushed is kept for the next one on this machine.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from components.layout import Layout
 from components.left_behind import owned_folder, remove_left_behind
 from components.params import Params, load_params
 from components.repository import RecordError, TransferError
+from components.unpushed import forget_old, keep, take_up
 from flows.alone import of_deployment
 from flows.hooks import hooks
 from flows.pipeline import RunError, today
@@ -66,7 +68,7 @@ def retrain_clone(
         record_on: Branch that gets dvc.lock and the split's ledger as a commit; empty: no record,
             and the next run starts from what `ref` has.
         cache: Folder that lasts, for DVC's cache: what is there is not pulled again, and what a
-            killed run has finished is found. Empty: in the clone.
+            killed run has finished is found. Empty: in the clone; where a push fails, it is kept.
 
     Returns
     -------
@@ -79,6 +81,8 @@ def retrain_clone(
         Stages failed; what was done is pushed, and recorded if there is a branch for it.
     TimeLimitError
         This run belongs to a deployment and took longer than `schedule.timeout_hours`; as above.
+    TransferError, RecordError
+        What was made could not be pushed or recorded; says where it is kept.
     ParamsError
         The ref or the remote does not exist, or the registry would be removed with the clone.
     """
@@ -87,6 +91,8 @@ def retrain_clone(
         commit = clone(repository, ref, record_on, layout.root)
         params = load_params(layout.params)
         _check_outlives(params)
+        if cache is None and take_up(layout.root, repository, folder.parent):
+            get_run_logger().info("takes up what an earlier run here has made and not pushed")
         hours = params.schedule.timeout_hours if of_deployment() else None
         try:
             with described(layout), time_limit(hours):
@@ -94,10 +100,12 @@ def retrain_clone(
                 refresh_sources(params, layout)
                 outcome = finish(layout)
         except (RunError, TimeLimitError):
-            with suppress(TransferError, RecordError):  # shown by the task; the run failed before
+            # A failing push is shown by its task; the run failed before.
+            with suppress(TransferError, RecordError), _keeping(layout.root, repository, cache):
                 _leave(layout, commit, "unfinished", remote, record_on)
             raise
-        _leave(layout, commit, outcome["decision"]["reason"], remote, record_on)
+        with _keeping(layout.root, repository, cache):
+            _leave(layout, commit, outcome["decision"]["reason"], remote, record_on)
         return outcome
 
 
@@ -109,6 +117,21 @@ def _leave(
     if record_on is not None:
         message = f"{flow_run.name}: {ending}\n\nCode: {commit}\nFlow run: {flow_run.id}\n"
         record(layout.root, record_on, message)
+
+
+@contextmanager
+def _keeping(root: Path, repository: str, cache: Path | None) -> Iterator[None]:
+    """Keep what the clone at `root` has made where it cannot be pushed; the error says where."""
+    try:
+        yield
+    except (TransferError, RecordError) as error:
+        place = cache or keep(root, repository, _parent()) or "the cache that .dvc/config names"
+        get_run_logger().warning("what this run has made is kept in %s", place)
+        again = (
+            f"run it again on this machine: what was made is in {place}, is not made twice, and is "
+            "pushed then"
+        )
+        raise type(error)(error.what, where=error.where, fix=f"{error.fix}; {again}") from error
 
 
 def _check_outlives(params: Params) -> None:
@@ -133,10 +156,14 @@ def _lasts(uri: str) -> bool:
 
 @contextmanager
 def _clean_folder() -> Iterator[Path]:
-    parent = Path(tempfile.gettempdir())
-    remove_left_behind(_PREFIX, parent)
-    folder = owned_folder(_PREFIX, parent)
+    remove_left_behind(_PREFIX, _parent())
+    forget_old(_parent())
+    folder = owned_folder(_PREFIX, _parent())
     try:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def _parent() -> Path:
+    return Path(tempfile.gettempdir())

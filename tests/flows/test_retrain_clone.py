@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+import flows.retrain_clone
 from components.errors import ParamsError
+from components.repository import RecordError, TransferError
 from flows.pipeline import RunError
 from flows.retrain_clone import retrain_clone
 
@@ -88,6 +91,45 @@ def test_each_clone_goes_on_from_the_record_and_the_last_does_no_stage(
     assert not third["decision"]["changed"]
     assert _file(origin, "record") == before  # nothing new is no commit
     assert not _left_in(tmp_path / "temporary")
+
+
+@pytest.mark.slow
+def test_what_could_not_be_pushed_is_not_made_again(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("push", "record"):  # without the pauses between their attempts
+        one_attempt = getattr(flows.retrain_clone, name).with_options(retries=0)
+        monkeypatch.setattr(flows.retrain_clone, name, one_attempt)
+    remote, temporary = tmp_path / "remote", tmp_path / "temporary"
+    remote.write_text("a file where a folder was")
+
+    with pytest.raises(TransferError, match="dvc push failed") as first:
+        retrain_clone(str(origin), record_on="record")
+    (kept,) = temporary.glob("lesionflow-*")
+    assert str(kept) in first.value.fix
+    assert kept.stat().st_mode & 0o077 == 0, "others may read the pictures"
+    (trained,) = (tmp_path / "storage").rglob("finished.json")
+    ended = trained.stat().st_mtime_ns
+
+    shutil.rmtree(kept)  # on another machine, what was trained is in `storage`
+    remote.unlink()
+    hook = origin / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(RecordError) as second:
+        retrain_clone(str(origin), record_on="record")
+    (again,) = temporary.glob("lesionflow-*")
+    assert again != kept
+    assert str(again) in second.value.fix
+    assert trained.stat().st_mtime_ns == ended
+
+    hook.unlink()
+    shutil.rmtree(tmp_path / "storage")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # whoever trains again is told so
+    last = retrain_clone(str(origin), record_on="record")
+    assert "train@mobilenet_v2-0" in last["done"]
+    assert "train@mobilenet_v2-0" in _file(origin, "record:dvc.lock")
+    assert not list(temporary.glob("lesionflow-*"))
 
 
 def test_a_registry_in_the_clone_is_refused_before_anything_is_pulled(
