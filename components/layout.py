@@ -197,6 +197,11 @@ class Layout:
         return self.cache / "snapshots"
 
     @property
+    def trained(self) -> Path:
+        """What a training has left, while its stage makes outputs of it."""
+        return self.state / "training"
+
+    @property
     def half_done_snapshot(self) -> Path:
         """The snapshot that `ingest` is at, until it is complete; on the disk of `raw`."""
         return self.raw.with_name(".raw-half-done")

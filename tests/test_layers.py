@@ -26,6 +26,7 @@ PLUMBING = {
     "components/left_behind.py",
     "components/params.py",
     "components/progress.py",
+    "components/recorded.py",
     "components/settings.py",
     "components/stage.py",
     "components/tables.py",

@@ -56,13 +56,14 @@ def forget(layout: Layout, images: set[str], hashes: set[str]) -> Forgotten:
 
 
 def _may_hold_pictures(layout: Layout) -> list[Path]:
-    """Return copies of sources, what a killed `ingest` left, and contact sheets."""
+    """Return copies of sources, contact sheets, and what a killed `ingest` or training left."""
     return [
         *folders_of_copies(layout.cache),
         layout.recalled_snapshots,
         layout.half_done_snapshot,
         layout.failed_validation_report,
         layout.half_done_validation_report,
+        layout.trained,
     ]
 
 

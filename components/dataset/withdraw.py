@@ -21,6 +21,8 @@ from components.errors import SourceError
 from components.layout import Layout
 from components.params import load_params
 from components.tables import read_table
+from components.training.checkpoint import absolute
+from components.training.finished import forget_all
 
 _NEXT = (
     "Next: `lesionflow retrain` makes a snapshot without them and trains anew. Then "
@@ -70,13 +72,14 @@ def withdraw(
     entries |= {("sha256", value) for value in hashes}
     num_new = append_withdrawn(layout.withdrawn, entries)
     forgotten = forget(layout, images, hashes)
+    trainings, trainings_left = _forget_trainings(params.storage, layout)
     runs, runs_not_looked_into = runs_with(params.registry, layout, images, hashes)
     return {
         "withdrawn": {column: sorted(given[column]) for column in ID_COLUMNS},
         "images": sorted(images),
         "num_new": num_new,
         "num_cache_entries": forgotten.num_entries,
-        "cache_folders": forgotten.folders,
+        "cache_folders": [*forgotten.folders, *trainings],
         "models": models_with(versions, params.registry, layout, images, hashes),
         "runs": runs,
         "runs_not_looked_into": runs_not_looked_into,
@@ -86,7 +89,7 @@ def withdraw(
             "remotes": past.remotes if past else [],
             "sources": [source.uri for source in params.sources if source.kind != "synthetic"],
             "storage": params.storage,
-            "cache_folders": forgotten.left,
+            "cache_folders": forgotten.left | trainings_left,
         },
     }
 
@@ -100,7 +103,7 @@ def withdrawal_text(found: Mapping[str, Any]) -> str:
     ]
     if found["cache_folders"]:
         lines.append(
-            "  removed as a whole, since they may have held the pictures: "
+            "  removed as a whole, since they may have held the pictures, or models that saw them: "
             f"{', '.join(found['cache_folders'])} (made again when needed)"
         )
     lines.append("Trained or judged on them:")
@@ -223,6 +226,24 @@ def _widen(given: dict[str, set[str]], names: Sequence[tuple[str, set[str]]]) ->
         for column, same in names:
             if given[column] & same:
                 given[column] |= same
+
+
+def _forget_trainings(storage: str, layout: Layout) -> tuple[list[str], dict[str, str]]:
+    """Remove checkpoints and finished models: which images they saw is not noted beside them.
+
+    Returns
+    -------
+    list of str
+        The folder, if it is gone.
+    dict of str to str
+        The folder, if it could not be removed, and why.
+    """
+    folder = f"{storage.rstrip('/')}/runs"
+    try:
+        found = forget_all(absolute(storage, layout.root))
+    except OSError as error:
+        return [], {folder: str(error).splitlines()[0]}
+    return [folder] if found else [], {}
 
 
 def _matches(known: pd.DataFrame, given: dict[str, set[str]]) -> pd.Series:

@@ -99,6 +99,19 @@ class Storage:
         folder.mkdir(parents=True, exist_ok=True)
         copy_files(self.path, str(folder), source_filesystem=self.filesystem)
 
+    def keep_only(self, *names: str) -> None:
+        """Remove what else lies in this folder."""
+        from pyarrow.fs import FileSelector, FileType
+
+        selector = FileSelector(self.path, allow_not_found=True)
+        for info in self.filesystem.get_file_info(selector):
+            if info.base_name in names:
+                continue
+            if info.type == FileType.Directory:
+                self.below(info.base_name).remove()
+            else:
+                self.remove(info.base_name)
+
     def remove(self, name: str | None = None) -> None:
         """Remove file `name`, or the whole folder; it may be gone already."""
         try:
@@ -114,16 +127,26 @@ def forget_old(storage: Storage, seconds: float = 7 * 24 * 3600.0) -> None:
     """Remove the folders in `storage` in which nothing was written for so long.
 
     They are of trainings that were interrupted and never went on, because data, code or parameters
-    changed in between.
+    changed in between; or that nobody has had the finished model of.
     """
-    from pyarrow.fs import FileSelector
-
     for name in storage.names():
         folder = storage.below(name)
-        selector = FileSelector(folder.path, recursive=True, allow_not_found=True)
-        written = [info.mtime_ns or 0 for info in folder.filesystem.get_file_info(selector)]
-        if written and max(written) / 1e9 < time.time() - seconds:
+        if 0 < last_written(folder) < time.time() - seconds:
             folder.remove()
+
+
+def last_written(folder: Storage) -> float:
+    """Return when something was last written in `folder`, in seconds since 1970; 0: it is empty."""
+    from pyarrow.fs import FileSelector
+
+    selector = FileSelector(folder.path, recursive=True, allow_not_found=True)
+    found = folder.filesystem.get_file_info(selector)
+    return max((info.mtime_ns or 0 for info in found), default=0) / 1e9
+
+
+def absolute(storage: str, root: Path) -> str:
+    """Return the URI or absolute folder of the parameter `storage` of the workspace at `root`."""
+    return storage.rstrip("/") if storage.startswith("s3://") else str((root / storage).resolve())
 
 
 def folder_name(epoch: int) -> str:

@@ -13,13 +13,16 @@ import pandas as pd
 _CODE = Path(__file__).resolve().parents[1]
 
 
-def identity_of(provenance: dict[str, Any], classes: Sequence[str]) -> str:
+def identity_of(
+    provenance: dict[str, Any], classes: Sequence[str], malignant: Sequence[str]
+) -> str:
     """Hash what a result follows from: data, split, weights, parameters, seed, code, torch."""
     from importlib.metadata import version
 
     document = {
         "provenance": provenance,
         "classes": list(classes),
+        "malignant": list(malignant),
         "code": code_hash([_CODE / "training", _CODE / "backbones"]),
         "torch": version("torch"),
     }

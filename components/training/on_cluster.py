@@ -14,8 +14,9 @@ from pathlib import Path
 
 from components.cluster import connect
 from components.errors import LesionflowError
+from components.training.finished import leave
 from components.training.remote import JOB, Order, check_shipped, failure_line
-from components.training.trainer import leave, train_to_end
+from components.training.trainer import train_to_end
 
 
 def main() -> None:

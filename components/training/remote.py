@@ -19,9 +19,8 @@ from components import errors
 from components.cluster import S3_PLACE
 from components.errors import LesionflowError, ParamsError, TrainingError
 from components.job_server import JobServer
-from components.training.checkpoint import check_writable
+from components.training.finished import take
 from components.training.job import Job
-from components.training.trainer import collect, find_left
 from components.training.transfer import is_shipped_to, ship
 
 JOB = "job.pickle"
@@ -91,18 +90,7 @@ def run_remotely(job: Job, target: Path, address: str) -> dict[str, float]:
     LesionflowError
         As `run_training`.
     """
-    check_writable(job.checkpoints)
-    finished = find_left(job)
-    if finished is None:
-        _train(JobServer(address), ship(job))
-        finished = find_left(job)
-    if finished is None:
-        raise TrainingError(
-            f"the cluster has trained {job.name}, but its model is not there",
-            where=f"storage: {job.checkpoints}",
-            fix="give this machine and the cluster the same storage, and run this again",
-        )
-    return collect(job, finished, target)
+    return take(job, target, lambda: _train(JobServer(address), ship(job)))
 
 
 def failure_line(error: LesionflowError) -> str:

@@ -22,8 +22,11 @@ from components.dataset.pack import PackedImages
 from components.errors import SplitError
 from components.layout import Layout
 from components.params import Params, load_params
+from components.recorded import run_by_force
 from components.stage import run_stage
 from components.tables import probability_columns, read_table, write_table
+from components.training.checkpoint import absolute, check_writable
+from components.training.finished import forget, is_left
 from components.training.identity import content_hash, identity_of
 from components.training.job import HISTORY, PROBABILITIES, WEIGHTS, Job, Part
 from components.training.own_weights import check_own_weights, registry_of
@@ -44,7 +47,11 @@ def run(params: Params, layout: Layout, backbone: str, seed: int) -> None:
     everything = load_params(layout.params)  # where to run and to store changes no result
     job, images = make_job(params, everything, layout, backbone, seed)
     check_own_weights(everything, layout, backbone)
-    left = layout.state / "training" / job.name
+    check_writable(job.checkpoints)
+    if is_left(job) and run_by_force(layout.root, f"train@{job.name}"):
+        print(f"{job.name}: is recorded, and trained anew since DVC was told to", flush=True)
+        forget(job)
+    left = layout.trained / job.name
     shutil.rmtree(left, ignore_errors=True)
     clock = _train(job, everything, left)
     write_json(layout.state / "timings" / f"{job.name}.json", clock)
@@ -101,7 +108,7 @@ def make_job(
     job = Job(
         backbone=backbone,
         seed=seed,
-        identity=identity_of(provenance, classes),
+        identity=identity_of(provenance, classes, params.diagnoses.malignant),
         params=recipe,
         classes=classes,
         malignant=params.diagnoses.malignant,
@@ -115,7 +122,7 @@ def make_job(
         train=_part(train, packed, classes),
         validation=_part(validation, packed, classes),
         weights=weights,
-        storage=_absolute(everything.storage, layout.root),
+        storage=absolute(everything.storage, layout.root),
         provenance=provenance,
     )
     return job, validation
@@ -176,10 +183,6 @@ def _check_classes(
                 where=str(layout.splits),
                 fix="give more images of it, or take it out of diagnoses.classes",
             )
-
-
-def _absolute(storage: str, root: Path) -> str:
-    return storage.rstrip("/") if storage.startswith("s3://") else str((root / storage).resolve())
 
 
 def main() -> None:

@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from components import capacity, cluster
-from components.atomic import write_json
 from components.errors import ParamsError
 from components.training.checkpoint import Storage, check_writable, forget_old
 from components.training.failures import readable
+from components.training.finished import Finished, leave, stored, take
 from components.training.job import Job
 from components.training.transfer import ship
 
 _SNAPSHOT = "checkpoint_manager_snapshot.json"
-_FINISHED = "finished.json"
 _KEPT_CHECKPOINTS = 2  # the last one, and the one before in case it is damaged
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A training that has succeeded, and whose model lies in its storage.
-
-    Attributes
-    ----------
-    model
-        Name of the folder in the run's storage.
-    clock
-        Wall-clock times in seconds since 1970: `submitted`, `entered`, `first_step`, ...
-    """
-
-    model: str
-    clock: dict[str, float]
 
 
 def run_training(job: Job, target: Path) -> dict[str, float]:
     """Train `job` on the connected cluster and put what it left into the folder `target`.
+
+    If its storage has its finished model already, that is taken.
 
     Returns
     -------
@@ -51,7 +34,7 @@ def run_training(job: Job, target: Path) -> dict[str, float]:
     LesionflowError
         As `train_to_end`.
     """
-    return collect(job, train_to_end(job), target)
+    return take(job, target, lambda: leave(job, train_to_end(job)))
 
 
 def train_to_end(job: Job) -> Finished:
@@ -74,8 +57,10 @@ def train_to_end(job: Job) -> Finished:
     capacity.require(resources, params.num_workers, where=where)
     _check_enough_images(job)
     check_writable(job.checkpoints)
-    forget_old(Storage.open(job.checkpoints))
-    _forget_broken_snapshot(_stored(job))
+    runs = Storage.open(job.storage).below("runs")
+    for name in runs.names():  # of backbones that were given up, too
+        forget_old(runs.below(name))
+    _forget_broken_snapshot(stored(job))
     submitted = time.time()
     here = job.is_shipped or cluster.on_this_machine()
     result = _fit(job if here else ship(job), resources)
@@ -84,33 +69,6 @@ def train_to_end(job: Job) -> Finished:
         raise failure
     clock = {"submitted": submitted, **result.return_value["clock"]}
     return Finished(result.return_value["model"], clock)
-
-
-def collect(job: Job, finished: Finished, target: Path) -> dict[str, float]:
-    """Put what a training left into the folder `target`, remove it from the storage; its clock."""
-    stored = _stored(job)
-    stored.below(finished.model).fetch(target)
-    stored.remove()
-    return {**finished.clock, "returned": time.time()}
-
-
-def leave(job: Job, finished: Finished) -> None:
-    """Note in the storage that `job` has succeeded, for who collects it elsewhere or later."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / _FINISHED, asdict(finished))
-        _stored(job).put(Path(folder))
-
-
-def find_left(job: Job) -> Finished | None:
-    """Return what `leave` has noted of `job`, if it has."""
-    stored = _stored(job)
-    if _FINISHED not in stored.names():
-        return None
-    return Finished(**json.loads(stored.read(_FINISHED)))
-
-
-def _stored(job: Job) -> Storage:
-    return Storage.open(job.checkpoints).below(job.identity)
 
 
 def _check_enough_images(job: Job) -> None:
@@ -195,16 +153,16 @@ def _no_process_group() -> Any:
     return NoProcessGroup()
 
 
-def _forget_broken_snapshot(stored: Storage) -> None:
+def _forget_broken_snapshot(run: Storage) -> None:
     """Remove Ray's list of checkpoints if a kill left it cut off, or it names what is gone.
 
     Ray would refuse to start. Our checkpoints are found by their names, without it.
     """
-    names = stored.names()
+    names = run.names()
     if _SNAPSHOT not in names:
         return
     try:
-        document = json.loads(stored.read(_SNAPSHOT))
+        document = json.loads(run.read(_SNAPSHOT))
         listed = [entry["checkpoint_dir_name"] for entry in document["checkpoint_results"]]
         import ray
 
@@ -212,4 +170,4 @@ def _forget_broken_snapshot(stored: Storage) -> None:
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        stored.remove(_SNAPSHOT)
+        run.remove(_SNAPSHOT)

@@ -23,8 +23,9 @@ from components.dataset.pack import PackedImages
 from components.errors import LesionflowError, TrainingError
 from components.training import features
 from components.training.batches import Squares
-from components.training.checkpoint import Storage, folder_name, newest_whole, save
+from components.training.checkpoint import folder_name, newest_whole, save
 from components.training.failures import explained
+from components.training.finished import put_model, stored
 from components.training.job import HISTORY, PROBABILITIES, WEIGHTS, Job
 from components.training.loop import Training, fit
 from components.training.memory import keep_freed_memory
@@ -71,7 +72,7 @@ def train(job: Job, ranks: Ranks, keep: Callable[[Training], None], clock: dict[
     if ranks.is_first:
         with tempfile.TemporaryDirectory(prefix="lesionflow-") as folder:
             write_model(training, Path(folder))
-            Storage.open(job.checkpoints).below(job.identity, name).put(Path(folder))
+            put_model(job, Path(folder), name)
     return name
 
 
@@ -92,14 +93,14 @@ def learn(
     load_into(model, job.backbone, job.weights, job.classes)
     model.to(device).to(memory_format=torch.channels_last)
     training = Training(job, model, squares, device, ranks, clock=clock)
-    stored = newest_whole(Storage.open(job.checkpoints).below(job.identity))
-    if stored is None:
+    checkpoint = newest_whole(stored(job))
+    if checkpoint is None:
         training.agree_on_precision()
     else:
-        training.restore(stored)
+        training.restore(checkpoint)
         if ranks.is_first:
             print(f"{job.name}: goes on after epoch {training.epoch}", flush=True)
-    if stored is None and job.params.head_epochs and job.params.unfreeze != "none":
+    if checkpoint is None and job.params.head_epochs and job.params.unfreeze != "none":
         features.train_head_first(training)
 
     if job.params.unfreeze == "none":

@@ -152,7 +152,8 @@ def rewind(workspace: Path) -> None:
             del document["stages"][stage]
     with lock.open("w", encoding="utf-8") as file:
         yaml.dump(document, file)
-    forgotten = ("runs", "evaluations", "profiles", "registry", "reports/plots", ".dvc/cache/runs")
+    forgotten = ("runs", "evaluations", "profiles", "registry", "reports/plots")
+    forgotten += (".dvc/cache/runs", ".lesionflow/storage/runs")
     for name in forgotten:
         shutil.rmtree(workspace / name, ignore_errors=True)
     for path in (workspace / "reports").glob("*.*"):

@@ -269,7 +269,7 @@ def test_pictures_unpacked_from_an_archive_leave_the_caches(
     found = withdraw(layout, ["A1"], [], [])
     assert found["cache_folders"] == [".lesionflow/cache/unpacked"]
     assert not unpacked.exists()
-    assert "may have held the pictures: .lesionflow/cache/unpacked" in withdrawal_text(found)
+    assert "models that saw them: .lesionflow/cache/unpacked" in withdrawal_text(found)
     assert retake(layout) == ["A2", "A3", "A4"]  # it unpacks the archive once more
     assert not unpacked.exists()
     assert anywhere_in(layout.state, jpeg(0)) == []
@@ -291,6 +291,31 @@ def test_whatever_may_hold_a_picture_leaves_the_caches(layout: Layout, jpeg) -> 
     assert sorted(found["cache_folders"]) == sorted(names)
     assert anywhere_in(layout.state, jpeg(0)) == []
     assert not any(folder.exists() for folder in folders)
+
+
+def test_models_and_checkpoints_that_trainings_left_go(layout: Layout) -> None:
+    storage = layout.root / load_params(layout.params).storage
+    for folder in (storage / "runs" / "resnet18-0" / "identity", layout.trained / "resnet18-0"):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+    found = withdraw(layout, ["A1"], [], [])
+    left = [".lesionflow/training", ".lesionflow/storage/runs"]
+    assert found["cache_folders"] == left
+    assert f"models that saw them: {', '.join(left)}" in withdrawal_text(found)
+    assert not list(layout.state.rglob("*.safetensors"))
+
+
+def test_a_storage_that_cannot_be_reached_is_named(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    text = layout.params.read_text()
+    at = text.index("storage:")
+    line = text[at:].splitlines()[0]
+    layout.params.write_text(text.replace(line, "storage: s3://lesions/storage"))
+    found = withdraw(layout, ["A1"], [], [])
+    assert list(found["remains"]["cache_folders"]) == ["s3://lesions/storage/runs"]
+    assert "s3://lesions/storage/runs, which could not be removed" in withdrawal_text(found)
 
 
 def test_a_folder_that_cannot_be_removed_is_named(

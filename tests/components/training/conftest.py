@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 
 from components.backbones.preprocess import Preprocessing
 from components.backbones.weights import WeightsFile
@@ -134,6 +136,24 @@ def connected(ray_cluster: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> I
         monkeypatch.setenv(name, value)
     with connect():
         yield
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serve S3; yield a prefix in a bucket of it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="lesions")
+    yield "s3://lesions/some/prefix"
+    server.stop()
 
 
 PARAMS = """

@@ -148,5 +148,5 @@ def test_node_without_our_disk_and_code_trains(cluster: tuple[Layout, Path]) -> 
         "spec.json",
     ]
     listed = boto3.client("s3").list_objects_v2(Bucket="lesions")["Contents"]
-    left = [item["Key"] for item in listed if "/runs/" in item["Key"] and item["Size"]]
+    left = [item["Key"] for item in listed if "/epoch-" in item["Key"] and item["Size"]]
     assert not left, "checkpoints are left on S3"

@@ -137,7 +137,7 @@ def test_stopped_lost_and_followed_again_it_ends_with_the_bits_of_a_local_traini
     assert f"progress {BACKBONE}-0: 40/40 steps | epoch 8/8" in again.said
     assert len(jobs(job_server)) == 2
     assert outputs(layout) == expected
-    assert not [key for key in keys(job_server) if "/runs/" in key], "left on S3"
+    assert not [key for key in keys(job_server) if "/epoch-" in key], "left on S3"
 
 
 @pytest.mark.drill

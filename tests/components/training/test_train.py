@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,12 +74,12 @@ def test_stage_writes_a_run_and_says_what_it_does(
     predicted = load_model(run, device="cpu").predict_proba(packed.images, rows=rows)
     np.testing.assert_allclose(table[["p_bkl", "p_mel", "p_nv"]], predicted, atol=1e-6)
 
-    # A terminal sees progress and nothing of Ray's; nothing is left where Ray kept checkpoints.
+    # A terminal sees progress and nothing of Ray's; of Ray's checkpoints nothing is left.
     progress = [Progress.parse(line) for line in done.stdout.splitlines()]
     assert progress and None not in progress, done.stdout
     assert progress[-1] is not None and progress[-1].done == progress[-1].total
     assert "ray" not in done.stderr.lower(), done.stderr
-    assert not list((layout.root / ".lesionflow/storage").rglob("*.safetensors"))
+    assert not list((layout.root / ".lesionflow/storage").rglob("epoch-*"))
     clock = json.loads((layout.state / "timings" / f"{BACKBONE}-0.json").read_text())
     assert clock["submitted"] < clock["first_step"] < clock["ended"] < clock["returned"]
 
@@ -113,6 +114,7 @@ def test_stage_run_again_and_without_a_cluster_writes_the_same_bytes(
         assert done.returncode == 0, done.stderr
         files = sorted(layout.run(BACKBONE, 0).iterdir())
         contents.append({path.name: path.read_bytes() for path in files})
+        shutil.rmtree(layout.root / ".lesionflow/storage")
     assert contents[0] == contents[1]
 
 
@@ -178,6 +180,9 @@ def test_identity_changes_with_what_a_result_follows_from(stage: Callable[..., L
     assert identity(layout) != first
     layout.params.write_text(text)
     assert identity(layout, seed=1) != first
+    layout.params.write_text(text.replace("malignant: [mel]", "malignant: [bkl]"))
+    assert identity(layout) != first, "the finished model says which classes are malignant"
+    layout.params.write_text(text)
     labels = read_table(layout.labels)
     labels.loc[labels["image_id"] == "image0003", "diagnosis"] = "bkl"
     labels.loc[labels["image_id"] == "image0004", "diagnosis"] = "nv"

@@ -41,7 +41,29 @@ def test_training_on_ray_is_the_training_in_this_process(
     stored = np.load(tmp_path / "left" / PROBABILITIES)
     expected = model.predict_proba(packed.images, rows=job.validation.rows)
     np.testing.assert_array_equal(stored, expected)
-    assert not Path(job.checkpoints, job.identity).exists(), "checkpoints are left behind"
+    stored = sorted(path.name for path in Path(job.checkpoints, job.identity).iterdir())
+    assert [name.partition("-")[0] for name in stored] == ["finished.json", "model"], stored
+    again = run_training(job, tmp_path / "again")
+    assert [again[name] == clock[name] for name in ("ended", "returned")] == [True, False]
+    assert content(tmp_path / "again") == content(tmp_path / "left")
+
+
+@pytest.mark.slow
+def test_a_finished_model_that_was_damaged_is_made_again_with_the_same_bits(
+    make_job: MakeJob, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = make_job(epochs=1)
+    first = run_training(job, tmp_path / "first")
+    weights = next(Path(job.checkpoints, job.identity).glob(f"model-*/{WEIGHTS}"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    mended = run_training(job, tmp_path / "mended")
+    assert mended["submitted"] > first["returned"]
+    assert content(tmp_path / "mended") == content(tmp_path / "first")
+    assert f"is damaged ({WEIGHTS} has a wrong checksum)" in capfd.readouterr().out
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_error_in_a_worker_arrives_as_it_was_raised(make_job: MakeJob, tmp_path: Path) -> None:
