@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
-# Tests wait more than they compute: two processes, for two cores.
-IN_TWO := -n 2 --dist loadgroup
+# Tests wait more than they compute: two processes, for two cores. A file's tests share what is
+# dear to set up.
+IN_TWO := -n 2 --dist loadfile
 # pip compiles bytecode at installation; some machines forbid it, and every process then pays.
 export PYTHONDONTWRITEBYTECODE :=
 export DO_NOT_TRACK := 1

@@ -47,19 +47,6 @@ for name in ("RAY_ADDRESS", "PREFECT_API_URL", "PREFECT_HOME", "LESIONFLOW_WEIGH
     os.environ.pop(name, None)
 
 
-@pytest.hookimpl(tryfirst=True)  # before `pytest -n` reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together in one process (`pytest -n`) what shares what is dear to set up.
-
-    That is a file's tests, and all that look at a workspace in which a run has finished.
-    """
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        shared = [name for name in ("finished", "undisturbed") if name in names]
-        group = shared[0] if shared else item.path.relative_to(REPO).as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """Return the root of this checkout."""

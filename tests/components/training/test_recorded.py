@@ -22,9 +22,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def tracked(stage: Callable[..., Layout], packed_folder: Path) -> Layout:
+def tracked(stage: Callable[..., Layout], packed_folder: Path, repo: Path) -> Layout:
     """Return a workspace of DVC's with the stage `train` alone, and what it reads."""
     layout = stage()
+    shutil.copyfile(Layout(repo).own_weights, layout.own_weights)
     layout.packed.unlink()
     shutil.copytree(packed_folder, layout.packed)
     yaml = YAML()
