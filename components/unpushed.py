@@ -1,4 +1,4 @@
-"""What a run in a clean clone has made and could not push: its DVC cache, for the next run here.
+"""What a failed run in a clean clone has made, pushed or not: its DVC cache, for the next run here.
 
 One for each repository, and for a week at most.
 """

@@ -68,7 +68,8 @@ def retrain_clone(
         record_on: Branch that gets dvc.lock and the split's ledger as a commit; empty: no record,
             and the next run starts from what `ref` has.
         cache: Folder that lasts, for DVC's cache: what is there is not pulled again, and what a
-            killed run has finished is found. Empty: in the clone; where a push fails, it is kept.
+            killed run has finished is found. Empty: in the clone; where the run fails, it is kept
+            for the next one on this machine.
 
     Returns
     -------
@@ -91,22 +92,19 @@ def retrain_clone(
         commit = clone(repository, ref, record_on, layout.root)
         params = load_params(layout.params)
         _check_outlives(params)
-        if cache is None and take_up(layout.root, repository, folder.parent):
-            get_run_logger().info("takes up what an earlier run here has made and not pushed")
         hours = params.schedule.timeout_hours if of_deployment() else None
-        try:
-            with described(layout), time_limit(hours):
-                pull(layout.root, remote, cache)
-                refresh_sources(params, layout)
-                outcome = finish(layout)
-        except (RunError, TimeLimitError):
-            # A failing push is shown by its task; the run failed before.
-            with suppress(TransferError, RecordError), _keeping(layout.root, repository, cache):
-                _leave(layout, commit, "unfinished", remote, record_on)
-            raise
-        with _keeping(layout.root, repository, cache):
+        with _nothing_made_twice(layout.root, repository, cache):
+            try:
+                with described(layout), time_limit(hours):
+                    pull(layout.root, remote, cache)
+                    refresh_sources(params, layout)
+                    outcome = finish(layout)
+            except (RunError, TimeLimitError):
+                with suppress(TransferError, RecordError):  # shown by the task; it failed before
+                    _leave(layout, commit, "unfinished", remote, record_on)
+                raise
             _leave(layout, commit, outcome["decision"]["reason"], remote, record_on)
-        return outcome
+            return outcome
 
 
 def _leave(
@@ -120,18 +118,24 @@ def _leave(
 
 
 @contextmanager
-def _keeping(root: Path, repository: str, cache: Path | None) -> Iterator[None]:
-    """Keep what the clone at `root` has made where it cannot be pushed; the error says where."""
+def _nothing_made_twice(root: Path, repository: str, cache: Path | None) -> Iterator[None]:
+    """Give the clone at `root` what a failed run here has kept; keep what it has if it fails, too.
+
+    An error of a push or of the record, after all the work, says where that is.
+    """
+    if cache is None and take_up(root, repository, _parent()):
+        get_run_logger().info("goes on with what a failed run has kept here")
     try:
         yield
-    except (TransferError, RecordError) as error:
+    except BaseException as error:
         place = cache or keep(root, repository, _parent()) or "the cache that .dvc/config names"
         get_run_logger().warning("what this run has made is kept in %s", place)
+        if not isinstance(error, (TransferError, RecordError)):
+            raise
         again = (
-            f"run it again on this machine: what was made is in {place}, is not made twice, and is "
-            "pushed then"
+            f"; run it again on this machine: with what is kept in {place} nothing is made twice"
         )
-        raise type(error)(error.what, where=error.where, fix=f"{error.fix}; {again}") from error
+        raise type(error)(error.what, where=error.where, fix=error.fix + again) from error
 
 
 def _check_outlives(params: Params) -> None:

@@ -124,6 +124,8 @@ def test_what_could_not_be_pushed_is_not_made_again(
     assert trained.stat().st_mtime_ns == ended
 
     hook.unlink()
+    with pytest.raises(ParamsError, match="no DVC remote"):  # it fails before it has made anything
+        retrain_clone(str(origin), record_on="record", remote="stroe")
     shutil.rmtree(tmp_path / "storage")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # whoever trains again is told so
     last = retrain_clone(str(origin), record_on="record")
