@@ -70,12 +70,21 @@ def schedule(
     with ExitStack() as stack:
         if "PREFECT_API_URL" not in os.environ:
             url = f"http://127.0.0.1:{port}"
-            stack.enter_context(serving(layout, "127.0.0.1", port))
+            server = stack.enter_context(serving(layout, "127.0.0.1", port))
+            stack.callback(_let_runs_end, server)
             os.environ["PREFECT_API_URL"] = f"{url}/api"
             print(f"runs are shown at {url}", flush=True)
         from flows.deployments import serve_deployments
 
         serve_deployments(layout)
+
+
+def _let_runs_end(server: subprocess.Popen[bytes]) -> None:
+    """Wait for the runs that Ctrl-C ends, too: their last states go to `server`."""
+    import psutil
+
+    runs = [child for child in psutil.Process().children() if child.pid != server.pid]
+    psutil.wait_procs(runs, timeout=_SECONDS_TO_END)
 
 
 @contextmanager
