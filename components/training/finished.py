@@ -17,7 +17,7 @@ from pathlib import Path
 
 from components.atomic import write_json
 from components.backbones.fetch import sha256_of
-from components.errors import TrainingError
+from components.errors import TrainingError, WeightsError
 from components.training.checkpoint import Storage, last_written
 from components.training.job import Job
 
@@ -122,7 +122,7 @@ def _collect(job: Job, target: Path) -> dict[str, float] | None:
         finished = Finished(**json.loads(there.read(_NOTE)))
         there.below(finished.model).fetch(target)
         _check_whole(target)
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ValueError, TypeError, FileNotFoundError, WeightsError) as error:
         print(f"{job.name}: its finished model is damaged ({error}): training on", flush=True)
         there.remove(_NOTE)
         return None
