@@ -20,6 +20,7 @@ from components.errors import ResourceError
 LAST_SEARCH = "neighbours.npz"
 NUM_NEIGHBOURS = 3
 """Nearest pictures of a keypoint that are looked for."""
+_DAMAGED = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def recall(path: Path, version: str) -> Search | None:
                 Cells(kept["coarse"].astype(np.float32), tuple(fine)),
                 Neighbours(kept["probes"], kept["products"], kept["pictures"]),
             )
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise ResourceError(
             f"the cache cannot be used: {error}",
             where=str(path),
@@ -124,7 +125,7 @@ def forget_search(path: Path, hashes: Iterable[str]) -> bool:
         with np.load(path, allow_pickle=False) as kept:
             if not set(_hashes(kept["hashes"])).intersection(hashes):
                 return False
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+    except _DAMAGED:
         pass
     path.unlink()
     return True

@@ -48,7 +48,7 @@ def find_neighbours(
     Parameters
     ----------
     files
-        The keypoints, of two pictures at least; files for the search are added to its folder.
+        The keypoints, one at least; files for the search are added to its folder.
     hashes
         sha256 of each picture's file, ascending.
     sources
