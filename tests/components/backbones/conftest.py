@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -27,10 +28,15 @@ def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def offline(own_caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def offline(own_caches: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:  # noqa: ARG001
     """Whatever the machine has: the internet does not answer."""
+    # urllib reads the proxies once in a process, at its first request.
+    as_it_was = urllib.request.build_opener()
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    urllib.request.install_opener(urllib.request.build_opener())
+    yield
+    urllib.request.install_opener(as_it_was)
 
 
 @pytest.fixture(scope="session")
