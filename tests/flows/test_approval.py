@@ -19,7 +19,7 @@ from components.layout import Layout
 from components.params import load_params
 from components.registry.versions import open_registry
 from flows.approval import ApprovalError
-from flows.deployments import deployments
+from flows.deployments import deployments, take_over
 from flows.promote import promote
 from tasks.promotion import decline, propose_best
 
@@ -38,7 +38,9 @@ def unpromoted(finished_copy: Path) -> Layout:
 @pytest.fixture
 def run_by_hand(unpromoted: Layout) -> Callable[..., Any]:
     """Return a function that runs or takes up a flow run of promote/by-hand, as a worker would."""
-    deployment_id = deployments(unpromoted)[-1].apply()
+    served = deployments(unpromoted)
+    take_over(served)
+    deployment_id = served[-1].apply()
 
     def run(flow_run_id: UUID | None = None, **parameters: Any) -> Any:
         with get_client(sync_client=True) as client:
