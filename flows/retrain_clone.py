@@ -128,7 +128,9 @@ def _nothing_made_twice(root: Path, repository: str, cache: Path | None) -> Iter
     try:
         yield
     except BaseException as error:
-        place = cache or keep(root, repository, _parent()) or "the cache that .dvc/config names"
+        place = cache or keep(root, repository, _parent())
+        if place is None:  # nothing was made, or it is where the clone's .dvc/config has the cache
+            raise
         get_run_logger().warning("what this run has made is kept in %s", place)
         if not isinstance(error, (TransferError, RecordError)):
             raise
