@@ -3,6 +3,7 @@
 1. Groups are made of all images, quarantined ones too (`groups.py`).
 2. A group that the ledger knows keeps its part. Where new data ties groups of different parts
    together, test wins over validation over training; what would have to move is left out.
+   A given test set takes the place of one that was dealt: that one is kept out, too.
 3. New groups are dealt per diagnosis, in the order of a keyed hash of their name, by systematic
    sampling, so that the shares (counted in groups) are as near as the known ones allow. From
    three groups of a diagnosis on, each part gets at least one.
@@ -28,6 +29,7 @@ from components.tables import PARTS, SPLIT_COLUMNS
 
 OFFICIAL_TEST_SUFFIX = ":test"
 _LEFT_OUT = "left out: "
+_REPLACED = "kept out: it was test before the given test set was asked for, and is not in it"
 
 
 def assign(
@@ -74,9 +76,10 @@ def assign(
     own, kept = claims["weakest"], claims["strongest"].groupby(component).transform("max")
     beside_official = ~official & official.groupby(component).transform("any")
     tied = (own.notna() & (own != kept)) | beside_official
+    replaced = _test_before(kept, official, component)
     reasons = quarantine.set_index("image_id")["reason"].astype(object)
     quarantined = images["image_id"].map(reasons).astype(object)
-    usable = quarantined.isna() & ~tied
+    usable = quarantined.isna() & ~tied & ~replaced
     names = name_groups(images, component.to_numpy(), usable=usable, first_seen=ledger.first_seen())
     stratum = _strata(names[usable], images.loc[usable, "diagnosis"].astype(str))
     stays = usable & kept.notna()
@@ -90,7 +93,7 @@ def assign(
     in_folds = images["split"].isin(("train", "validation"))
     images["fold"] = names.map(fold_of).where(in_folds).astype("Int64")
     images["reason"] = [
-        _reason(*row) for row in zip(quarantined, tied, names, own, kept, strict=True)
+        _reason(*row) for row in zip(quarantined, replaced, tied, names, own, kept, strict=True)
     ]
     text = dict.fromkeys(("image_id", "group_id", "split", "reason"), "str")
     return images[list(SPLIT_COLUMNS)].astype(text)
@@ -132,11 +135,28 @@ def _claims(images: pd.DataFrame, ledger: Ledger, official: pd.Series) -> pd.Dat
     return claims.where(~official, STRENGTH["test"])
 
 
+def _test_before(kept: pd.Series, official: pd.Series, component: pd.Series) -> pd.Series:
+    """Return what an earlier split dealt to test, where now a given test set is all of test.
+
+    Nobody may train on it: a split without the given set would have it in test again.
+    """
+    if not official.any():
+        return official
+    return (kept == STRENGTH["test"]) & ~official.groupby(component).transform("any")
+
+
 def _reason(
-    quarantined: str | float | None, tied: bool, group: str, own: float, kept: float
+    quarantined: str | float | None,
+    replaced: bool,
+    tied: bool,
+    group: str,
+    own: float,
+    kept: float,
 ) -> str | None:
     """Return why an image takes no part, or None."""
     reasons = [] if pd.isna(quarantined) else [f"quarantined: {quarantined}"]
+    if replaced:
+        reasons.append(_REPLACED)
     if tied:
         belongs = (
             "it is not in the given test set"

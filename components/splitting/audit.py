@@ -7,7 +7,7 @@ own form (`dx`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -38,7 +38,7 @@ def audit(splits: pd.DataFrame, labels: pd.DataFrame) -> dict[str, Any]:
         that is listed in two parts is a leak too.
     labels
         `image_id`, `lesion_id`, and of `patient_id`, `sha256`, `diagnosis` or `dx` what there
-        is. Images without a lesion or a patient are groups of their own.
+        is. Images without a lesion or a patient are groups of their own, but for their bytes.
 
     Returns
     -------
@@ -47,14 +47,16 @@ def audit(splits: pd.DataFrame, labels: pd.DataFrame) -> dict[str, Any]:
         lesion, else its image; `leaking_images`: part -> its images whose group is also in
         train; `leaking_share`: the same as a share of the part's images; `conflicting_labels`:
         lesion (or image) -> its several diagnoses; `unknown_images`: in the split but not in the
-        labels (they cannot be audited); `missing_images`: the other way round; `repeated_images`:
-        listed more than once in the split; `num_images`, `num_groups`, `images_per_part`,
-        `leaks` (bool).
+        labels (they cannot be audited); `images_without_ids`: neither lesion nor patient is known
+        (at most their bytes can be compared); `missing_images`: labelled, but not in the split;
+        `repeated_images`: listed more than once in the split; `num_images`, `num_groups`,
+        `images_per_part`, `leaks` (bool).
 
     Raises
     ------
     TableError
-        A column is missing, a value of `split` is unknown, or the tables share no image.
+        A column is missing, a value of `split` is unknown, the tables share no image, or the
+        labels say of none what it could share with another one.
     """
     require_columns(splits, ("image_id", "split"), where="the split table")
     require_columns(labels, ("image_id", "lesion_id"), where="the labels table")
@@ -70,9 +72,17 @@ def audit(splits: pd.DataFrame, labels: pd.DataFrame) -> dict[str, Any]:
             where="column image_id of both tables",
             fix="give both tables the same ids (no file endings such as .jpg)",
         )
+    without_ids = rows.loc[rows["has_ids"].eq(False), "image_id"]
     rows["group_id"] = rows["group_id"].fillna("2:" + rows["image_id"])
     places = rows[["group_id", "part"]].drop_duplicates()
     divided = places.loc[places["group_id"].duplicated(), "group_id"].unique()
+    if not len(divided) and not rows["is_comparable"].eq(True).any():
+        raise TableError(
+            "no image of the split table has a lesion, a patient or a sha256, so there is nothing "
+            "to audit by",
+            where="columns lesion_id, patient_id and sha256 of the labels table",
+            fix="give the labels table the lesion or patient ids of the data set",
+        )
     trained = set(places.loc[places["part"] == "train", "group_id"])
     leaking = {part: sorted(set(_images(rows, part, trained))) for part in PARTS if part != "train"}
     per_part = {part: int(rows.loc[rows["part"] == part, "image_id"].nunique()) for part in PARTS}
@@ -87,6 +97,7 @@ def audit(splits: pd.DataFrame, labels: pd.DataFrame) -> dict[str, Any]:
         },
         "conflicting_labels": _conflicts(facts),
         "unknown_images": sorted(set(parts["image_id"]) - set(facts["image_id"])),
+        "images_without_ids": sorted(set(without_ids)),
         "missing_images": sorted(set(facts["image_id"]) - set(clean_ids(splits["image_id"]))),
         "repeated_images": sorted(set(repeated)),
         "num_images": int(rows["image_id"].nunique()),
@@ -126,7 +137,15 @@ def _read_facts(labels: pd.DataFrame) -> pd.DataFrame:
     named = pd.DataFrame({"component": connect(rows), "key": _best_keys(rows)})
     first = named.sort_values("key").drop_duplicates("component").set_index("component")["key"]
     facts["group_id"] = named["component"].map(first)
+    facts["has_ids"] = _has_any(rows, ("patient_id", "lesion_id"))
+    facts["is_comparable"] = _has_any(rows, ("patient_id", "lesion_id", "sha256"))
     return facts
+
+
+def _has_any(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """Return which rows have an id in one of `columns`, as far as there are such columns."""
+    there = [clean_ids(rows[name]).notna() for name in columns if name in rows.columns]
+    return pd.concat(there, axis=1).any(axis=1)
 
 
 def _best_keys(rows: pd.DataFrame) -> pd.Series:
@@ -171,6 +190,8 @@ def audit_text(result: Mapping[str, Any]) -> str:
         "conflicting_labels": "with several diagnoses",
         "repeated_images": "images are listed more than once in the split",
         "unknown_images": "images of the split are not in the labels and were NOT audited",
+        "images_without_ids": "images have neither a lesion nor a patient: at most their bytes "
+        "were compared",
         "missing_images": "labelled images are not in the split",
     }
     lines += [
@@ -187,10 +208,10 @@ def _verdict(result: Mapping[str, Any]) -> str:
             f"LEAKS: {len(result['leaking_lesions'])} lesions or patients are in more than one "
             f"part: {_some(result['leaking_lesions'])}"
         )
-    num_unknown = len(result["unknown_images"])
-    if num_unknown:
-        num_audited = result["num_images"] - num_unknown
-        return f"no leak among {num_audited} audited images; {num_unknown} could not be audited"
+    num_not_audited = len({*result["unknown_images"], *result["images_without_ids"]})
+    if num_not_audited:
+        num_audited = result["num_images"] - num_not_audited
+        return f"no leak among {num_audited} audited images; {num_not_audited} could not be audited"
     return "no leak: every lesion and patient is in one part only"
 
 

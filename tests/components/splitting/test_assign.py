@@ -314,6 +314,37 @@ def test_the_given_test_set_is_kept_and_what_touches_it_is_left_out(
     pd.testing.assert_frame_equal(again, splits)
 
 
+def test_a_given_test_set_takes_the_place_of_the_one_that_was_dealt(
+    labels_of, pairs_of, quarantine_of
+) -> None:
+    """Else its numbers are of two test sets; and what was test before is not trained on."""
+    dealt = Snapshot(_many(labels_of, 40), pairs_of(), quarantine_of())
+    before = dealt.split()
+    test_before = set(before.loc[before["split"] == "test", "image_id"])
+    tied = min(test_before)
+    given_test = labels_of(*({"image_id": f"t{n}", "source": "folders:test"} for n in range(5)))
+    both = replace(
+        dealt,
+        labels=pd.concat([dealt.labels, given_test], ignore_index=True),
+        pairs=pairs_of((tied, "t0")),
+    )
+    params = SplitParams(official_test=True)
+    ledger = recorded((dealt, before))
+    splits = both.split(ledger, params=params).set_index("image_id")
+    assert set(splits.index[splits["split"] == "test"]) == {f"t{n}" for n in range(5)}
+    kept_out = splits.loc[sorted(test_before - {tied})]
+    assert kept_out["split"].isna().all()
+    assert set(kept_out["reason"]) == {
+        "kept out: it was test before the given test set was asked for, and is not in it"
+    }
+    assert splits.at[tied, "reason"].endswith("it is not in the given test set")
+    others = splits.loc[sorted(set(before["image_id"]) - test_before), "split"]
+    assert (others == before.set_index("image_id").loc[others.index, "split"]).all()
+    later = recorded((dealt, before), (both, splits.reset_index()))
+    without = both.split(later).set_index("image_id")["split"]
+    assert (without[sorted(test_before)] == "test").all()
+
+
 def test_what_one_copy_of_a_file_belongs_to_counts_for_all(
     labels_of, pairs_of, quarantine_of
 ) -> None:

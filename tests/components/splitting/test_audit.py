@@ -77,6 +77,16 @@ def test_what_could_not_be_audited_is_said() -> None:
     assert "every lesion" not in said
 
 
+def test_images_without_a_lesion_or_a_patient_are_not_called_clean() -> None:
+    labels = _labels(a="L", b="M", c=None, d=None).assign(patient_id=[None, None, None, "P"])
+    result = audit(_splits(a="train", b="test", c="test", d="test"), labels)
+    assert result["images_without_ids"] == ["c"]
+    said = audit_text(result)
+    assert "no leak among 3 audited images; 1 could not be audited" in said
+    assert "1 images have neither a lesion nor a patient: at most their bytes were" in said
+    assert "every lesion" not in said
+
+
 @pytest.mark.parametrize("column", ["diagnosis", "dx"])
 def test_a_lesion_with_two_diagnoses_is_named(column: str) -> None:
     labels = _labels(a="L", b="L", c="M").assign(**{column: ["nv", "mel", "nv"]})
@@ -124,6 +134,7 @@ def test_ids_of_a_parquet_file_are_those_of_a_csv(tmp_path: Path) -> None:
         (_splits(**{"a.jpg": "test"}), _labels(a="L"), r"'a.jpg'\) is in the labels(?s:.*)endings"),
         (_splits(), _labels(a="L"), "nothing to audit"),
         (_splits(a="test"), _labels(a="L").drop(columns="lesion_id"), "lesion_id"),
+        (_splits(a="train", b="test"), _labels(a=None, b=None), "nothing to audit by"),
     ],
 )
 def test_tables_that_cannot_be_audited_are_refused(
