@@ -80,5 +80,5 @@ def _with_approval(layout: Layout) -> dict[str, Any]:
         return promote_best(layout.root)  # nothing to approve: refused, or champion already
     answer = ask(proposal)
     if answer.promote:
-        return promote_best(layout.root)
+        return promote_best(layout.root, proposal)
     return decline(layout.root, proposal, f"declined by {answer.name}: {answer.why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,18 @@ def decline(workspace: Path, decision: dict[str, Any], reason: str) -> dict[str,
 
 
 @task(name="promote", task_run_name="promote", cache_policy=NO_CACHE, persist_result=False)
-def promote_best(workspace: Path) -> dict[str, Any]:
-    """Hold the candidate against the gates and the champion; promote it if it passes."""
+def promote_best(workspace: Path, proposal: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Hold the candidate against the gates and the champion; promote it if it passes.
+
+    With an approved `proposal` (of `propose_best`) only that candidate against that champion.
+    """
     from components.registry.promote import decision_rows, promote_candidate
 
     layout = Layout(workspace)
-    decision = promote_candidate(load_params(layout.params), layout)
+    approved = (
+        (proposal["candidate"]["content_id"], proposal["champion_before"]) if proposal else None
+    )
+    decision = promote_candidate(load_params(layout.params), layout, approved=approved)
     publish_decision(decision_rows(decision), decision.reason)
     get_run_logger().info("%s", decision.reason)
     document = decision.as_dict()

@@ -9,7 +9,7 @@ from pathlib import Path
 from components.errors import RegistryError
 from components.layout import Layout
 from components.params import Params
-from components.registry.aliases import now
+from components.registry.aliases import PromotionConflictError, now
 from components.registry.candidate import (
     CARD,
     DECISION,
@@ -38,7 +38,12 @@ __all__ = [
 ]
 
 
-def promote_candidate(params: Params, layout: Layout, dry_run: bool = False) -> Decision:
+def promote_candidate(
+    params: Params,
+    layout: Layout,
+    dry_run: bool = False,
+    approved: tuple[str, str | None] | None = None,
+) -> Decision:
     """Hold the leaderboard's candidate against the gates; make it champion if it passes.
 
     A candidate that passes every gate but cannot be told from the champion is registered as
@@ -48,17 +53,27 @@ def promote_candidate(params: Params, layout: Layout, dry_run: bool = False) -> 
     ----------
     dry_run
         Decide only; nothing is written.
+    approved
+        The candidate (content id) and the champion (its version, or None) that a person has said
+        yes to. None: nobody was asked.
 
     Raises
     ------
     PromotionConflictError
-        Somebody else was promoted meanwhile.
+        Somebody else was promoted meanwhile, or this is not the pair that was approved.
     RegistryError
         The registry cannot be reached, or the candidate's files do not fit together.
     """
     registry = open_registry(params.registry, layout)
     candidate = build_candidate(params, layout)
     decision = decide(candidate, registry, params, layout)
+    if approved not in (None, (decision.content_id, decision.champion)):
+        raise PromotionConflictError(
+            f"{decision.label} was not made champion: by now it is held against "
+            f"{decision.champion or 'no champion'}, or is another model, than was approved",
+            where=f"registry {params.registry.uri}",
+            fix="run the promotion again: it asks anew",
+        )
     return decision if dry_run else _carry_out(decision, candidate, registry, layout.images)
 
 

@@ -134,6 +134,17 @@ def test_a_dry_run_writes_nothing(work: Work) -> None:
     assert not (work.layout.root / "registry").exists()
 
 
+def test_an_approval_counts_for_that_candidate_against_that_champion(work: Work) -> None:
+    proposal = promote_candidate(work.params, work.layout, dry_run=True)
+    approved = (proposal.content_id, proposal.champion)
+    assert promote_candidate(work.params, work.layout, approved=approved).changed
+    train(work, skill=1.0, seed=7)
+    before = _tree(work.layout.root / "registry")
+    with pytest.raises(PromotionConflictError, match=r"held against v0001(?s:.*)asks anew"):
+        promote_candidate(work.params, work.layout, approved=approved)
+    assert _tree(work.layout.root / "registry") == before
+
+
 def test_a_candidate_as_good_as_the_champion_takes_its_place(work: Work) -> None:
     _promote(work)
     train(work, skill=1.0, seed=7)
