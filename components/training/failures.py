@@ -36,8 +36,12 @@ def explained(job: Job, error: BaseException) -> LesionflowError | None:
             fix="correct what is named above in params.yaml (diagnoses, training, "
             f"backbones.{job.backbone})",
         )
-    if not isinstance(error, OSError):
-        return None
+    return unreachable(job, error) if isinstance(error, OSError) else None
+
+
+def unreachable(job: Job, error: OSError) -> LesionflowError:
+    """Return our account of a storage, or a disk, that cannot be read or written."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(
             "no space left on the disk",
@@ -46,10 +50,10 @@ def explained(job: Job, error: BaseException) -> LesionflowError | None:
             "finished epoch",
         )
     return TrainingError(
-        f"a worker of {job.name} cannot read or write what it needs: {said}",
+        f"{job.name} cannot read or write what it needs: {said}",
         where=f"storage: {job.storage}",
-        fix="give every node access to it (a bucket: AWS_ENDPOINT_URL, credentials or a role; a "
-        "folder: the same disk on every node)",
+        fix="give this machine and every node access to it (a bucket: AWS_ENDPOINT_URL, "
+        "credentials or a role; a folder: the same disk on every node), and run it again",
     )
 
 

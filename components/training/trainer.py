@@ -10,7 +10,7 @@ from typing import Any
 from components import capacity, cluster
 from components.errors import ParamsError
 from components.training.checkpoint import Storage, check_writable, forget_old
-from components.training.failures import readable
+from components.training.failures import readable, unreachable
 from components.training.finished import Finished, leave, stored, take
 from components.training.job import Job
 from components.training.transfer import ship
@@ -34,7 +34,10 @@ def run_training(job: Job, target: Path) -> dict[str, float]:
     LesionflowError
         As `train_to_end`.
     """
-    return take(job, target, lambda: leave(job, train_to_end(job)))
+    try:
+        return take(job, target, lambda: leave(job, train_to_end(job)))
+    except OSError as error:  # the storage is away for longer than it is waited for
+        raise unreachable(job, error) from error
 
 
 def train_to_end(job: Job) -> Finished:

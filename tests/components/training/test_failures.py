@@ -27,7 +27,7 @@ def _refused() -> ValidationError:
         (torch.OutOfMemoryError("CUDA out of memory"), TrainingError, "lower batch_size (now 16)"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), TrainingError, "memory"),
         (OSError(errno.ENOSPC, "No space left on device"), ResourceError, "no space left"),
-        (PermissionError(13, "AccessDenied"), TrainingError, "give every node access"),
+        (PermissionError(13, "AccessDenied"), TrainingError, "this machine and every node"),
         (_refused(), TrainingError, "ModelFile of mobilenet_v3_large-0 is refused: classes: Tuple"),
         (OURS, WeightsError, "put them there"),
     ],

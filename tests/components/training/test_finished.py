@@ -20,6 +20,7 @@ from components.training.finished import (
     take,
 )
 from components.training.job import WEIGHTS, Job
+from components.training.trainer import run_training
 
 MakeJob = Callable[..., Job]
 
@@ -36,6 +37,19 @@ def train(job: Job, tmp_path: Path, weights: bytes = b"weights") -> None:
     stored(job).below("epoch-00001-a").put(tmp_path / "epoch")
     put_model(job, model, "model-1")
     leave(job, Finished("model-1", {"ended": 1.0}))
+
+
+def test_a_storage_that_does_not_let_itself_be_read_is_one_clear_error(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    job = make_job()
+    train(job, tmp_path)
+    note = Path(job.checkpoints) / job.identity / "finished.json"
+    note.unlink()
+    note.mkdir()
+    with pytest.raises(TrainingError, match="cannot read or write what it needs") as raised:
+        run_training(job, tmp_path / "left")
+    assert raised.value.where == f"storage: {job.storage}"
 
 
 def never() -> None:
