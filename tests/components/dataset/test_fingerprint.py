@@ -210,6 +210,28 @@ def test_other_classes_need_the_source_itself(ham, layout) -> None:
         ingest.run(params, layout)
 
 
+def test_a_snapshot_that_does_not_know_what_it_left_out_stands_for_nothing(ham, layout) -> None:
+    """Those of earlier versions: a picture of the new source could be among it."""
+    folder = ham([*ROWS, ("A3", "L3", "scc")])
+    diagnoses = {"names": {"scc": None}}
+    refresh_sources(params_for(folder, diagnoses=diagnoses), layout)
+    ingest.run(params_for(folder, diagnoses=diagnoses), layout)
+    shutil.rmtree(folder)
+    new = ham([("B1", "M1", "df")], "new", pictures={"B1": 7})
+    params = params_for(folder, new, diagnoses=diagnoses)
+    refresh_sources(params, layout)
+    whole = layout.manifest.read_text()
+    manifest = json.loads(whole)
+    assert manifest.pop("left_out_images")
+    layout.manifest.write_text(json.dumps(manifest))
+    with pytest.raises(SourceError, match="does not exist"):
+        ingest.run(params, layout)
+    manifest["sources"][0]["left_out"] = {}
+    layout.manifest.write_text(json.dumps(manifest))
+    ingest.run(params, layout)
+    assert json.loads(layout.manifest.read_text())["num_images"] == 3
+
+
 def test_without_a_list_of_sources_ingest_says_what_to_run(layout) -> None:
     with pytest.raises(SourceError, match="no sources are listed"):
         ingest.run(params_for("x"), layout)
