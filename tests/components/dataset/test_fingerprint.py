@@ -14,7 +14,8 @@ import pytest
 
 from components.dataset import ingest
 from components.dataset.fingerprint import listed_sources, refresh_sources
-from components.errors import SourceError
+from components.dataset.sources.hashes import HASH_CACHE
+from components.errors import ResourceError, SourceError
 from components.layout import Layout
 from components.params import Params, parse_params, read_yaml
 
@@ -102,6 +103,51 @@ def test_a_change_within_the_tick_of_the_clock_is_noticed(ham, layout, jpeg) -> 
     with picture.open("r+b") as file:
         file.write(data[:-3] + b"abc")
     os.utime(picture, ns=(now, now))
+    assert refresh_sources(params_for(folder), layout) is True
+
+
+def test_a_link_to_nothing_is_named(ham, layout) -> None:
+    folder = ham(ROWS)
+    (folder / "lost.jpg").symlink_to("gone.jpg")
+    with pytest.raises(SourceError) as error:
+        refresh_sources(params_for(folder), layout)
+    assert error.value.what == "a file of the source cannot be read: No such file or directory"
+    assert error.value.where == str(folder / "lost.jpg")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"schema_version": 1}', '{"sources": null}', '{"sources": [{"kind": "table"}]}'],
+)
+def test_a_damaged_list_of_sources_says_what_to_do(ham, layout, text) -> None:
+    layout.sources.write_text(text)
+    params = params_for(ham(ROWS))
+    with pytest.raises(SourceError) as error:
+        refresh_sources(params, layout)
+    with pytest.raises(SourceError, match="this is not the list of sources"):
+        listed_sources(layout)
+    assert error.value.what == "this is not the list of sources that Lesionflow writes"
+    assert error.value.where == str(layout.sources)
+    assert "delete the file" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("start", "why"), [(0, "file is not a database"), (4096, "database disk image is malformed")]
+)
+def test_a_damaged_cache_of_hashes_says_what_to_do(ham, layout, start: int, why: str) -> None:
+    folder = ham(ROWS)
+    age(folder)
+    refresh_sources(params_for(folder), layout)
+    path = layout.cache / HASH_CACHE
+    data = path.read_bytes()
+    path.write_bytes(data[:start] + b"x" * (len(data) - start))
+    layout.sources.unlink()
+    with pytest.raises(ResourceError) as error:
+        refresh_sources(params_for(folder), layout)
+    assert error.value.what == f"the cache cannot be used: {why}"
+    assert error.value.where == str(path)
+    assert "delete the file" in error.value.fix
+    path.unlink()
     assert refresh_sources(params_for(folder), layout) is True
 
 
