@@ -22,6 +22,7 @@ from components.layout import Layout
 from components.params import Params
 
 Entry = dict[str, Any]
+_KEYS = {"kind", "uri", "options", "fingerprint"}
 
 
 def refresh_sources(params: Params, layout: Layout) -> bool:
@@ -102,7 +103,9 @@ def _check_mark(entry: Entry, params: Params, layout: Layout) -> Path:
 def _read(layout: Layout) -> list[Entry]:
     try:
         document = json.loads(layout.sources.read_text(encoding="utf-8"))
-        entries = document["sources"]
+        entries = [dict(entry) for entry in document["sources"]]
+        if not all(entry.keys() >= _KEYS for entry in entries):
+            raise ValueError
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError) as error:
@@ -111,4 +114,4 @@ def _read(layout: Layout) -> list[Entry]:
             where=str(layout.sources),
             fix="delete the file and run `lesionflow retrain`",
         ) from error
-    return list(entries)
+    return entries

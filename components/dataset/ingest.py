@@ -21,7 +21,7 @@ _REMARKS = {
     "listed_but_absent": "images listed but absent",
     "present_but_not_listed": "images present but not listed",
     "seen_twice": "images seen twice, taken once",
-    "label_conflicts": "images with different diagnoses in two sources",
+    "label_conflicts": "times an image has another diagnosis elsewhere in the sources",
 }
 
 

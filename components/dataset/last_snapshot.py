@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.dataset.config import DiagnosesParams, SourceParams
+from components.dataset.left_out import remembers_left_out
 from components.dataset.snapshot import Base, read_manifest, recorded_diagnoses
 from components.layout import Layout
 from components.params import read_yaml
@@ -41,7 +42,7 @@ def find_base(
     same = [{key: fact[key] for key in want} for fact, want in zip(taken, wanted, strict=False)]
     if same != wanted or len(wanted) < len(taken):
         return None
-    if manifest["diagnoses"] != recorded_diagnoses(diagnoses):
+    if manifest["diagnoses"] != recorded_diagnoses(diagnoses) or not remembers_left_out(manifest):
         return None
     return Base(folder, len(taken))
 

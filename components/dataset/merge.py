@@ -7,7 +7,8 @@ what is new:
   patient id there, the two ids mean one lesion or patient from now on (`joined_ids`). Files that
   show nothing (cut off, an error page, one colour) are equal without being one picture.
 - If it has another diagnosis there, that is a label conflict: the first row stays, the manifest
-  lists both, and the stage `validate` decides.
+  lists both, and the stage `validate` decides. So it is if a source, perhaps the same one, gives
+  it a diagnosis that the recipe leaves out.
 - If a later source has it in its official test set, it is a test image of the first source too: an
   official test set stays whole.
 - The same image id with other bytes is an error: give one source the option `prefix`.
@@ -17,7 +18,7 @@ what is new:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import isnan
@@ -28,6 +29,7 @@ import pandas as pd
 
 from components.atomic import disk_full_as_error
 from components.dataset.decode import UndecodableImage, decode_rgb
+from components.dataset.left_out import LEFT_OUT_COLUMNS, find_conflicts, left_out_of
 from components.dataset.sources.source import SourceImages
 from components.dataset.workers import ProgressPrinter
 from components.errors import SourceError
@@ -59,6 +61,8 @@ class Merger:
     seen_twice: list[Note] = field(default_factory=list)
     conflicts: list[Note] = field(default_factory=list)
     joined: list[Note] = field(default_factory=list)
+    left_out: list[Row] = field(default_factory=list)
+    """Pictures that their diagnosis kept out (`LEFT_OUT_COLUMNS`)."""
     refused: list[Row] = field(default_factory=list)
     """Rows whose file is forbidden."""
     _first_with: dict[str, str] = field(default_factory=dict)
@@ -66,8 +70,12 @@ class Merger:
     _shows: dict[str, bool] = field(default_factory=dict)
     """sha256 of files that came under several ids -> whether they show something."""
 
-    def add(self, name: str, images: SourceImages, labels: pd.DataFrame) -> int:
+    def add(
+        self, name: str, images: SourceImages, labels: pd.DataFrame, left_out: pd.DataFrame
+    ) -> int:
         """Take the images of one source that `labels` lists; return how many were forbidden.
+
+        Those of `left_out`, with diagnoses as the source spells them, are remembered only.
 
         Raises
         ------
@@ -76,8 +84,11 @@ class Merger:
         ResourceError
             The disk is full.
         """
-        hashes = self._copy(list(labels["image_id"]), images.files, images.read)
-        self._check_ids(name, hashes)
+        not_taken = list(left_out["image_id"])
+        hashes = self._copy(
+            [*labels["image_id"], *not_taken], images.files, images.read, frozenset(not_taken)
+        )
+        self._check_ids(name, hashes, frozenset(not_taken))
         taken: list[Row] = []
         num_refused = len(self.refused)
         for row in _records(labels):
@@ -86,8 +97,7 @@ class Merger:
             if sha256 in self.forbidden:
                 self.refused.append(row)
                 continue
-            part = images.given_parts.get(image_id)
-            row |= {"source": f"{name}:{part}" if part else name, "sha256": sha256}
+            row |= {"source": _part_of(name, image_id, images), "sha256": sha256}
             if image_id in images.seen_twice:
                 self._note_seen(row, row, f"the same values in {images.seen_twice[image_id]}")
             first = self._first(row)
@@ -96,17 +106,28 @@ class Merger:
             else:
                 self._merge(row, first)
             taken.append(first or row)
+        for row in _records(left_out):
+            row["source"] = _part_of(name, row["image_id"], images)
+            row["sha256"] = hashes.get(row["image_id"])
+            if row["sha256"] not in self.forbidden:
+                self.left_out.append({column: row[column] for column in LEFT_OUT_COLUMNS})
         self._remember(taken)
         self._rename()
         return len(self.refused) - num_refused
 
-    def start_from(self, labels: pd.DataFrame, images: Path, manifest: Mapping[str, Any]) -> None:
+    def start_from(
+        self,
+        labels: pd.DataFrame,
+        left_out: Sequence[Row],
+        images: Path,
+        manifest: Mapping[str, Any],
+    ) -> None:
         """Take what an earlier snapshot holds, where its sources are not at hand.
 
         Parameters
         ----------
-        labels
-            Those of its rows that may be taken.
+        labels, left_out
+            Those of its rows, and of what it left out, that may be taken.
         images, manifest
             The snapshot's files and manifest.
 
@@ -130,7 +151,14 @@ class Merger:
             self.rows[row["image_id"]] = row
         kept = self.rows
         self.seen_twice += [note for note in manifest["seen_twice"] if note["same_as"] in kept]
-        self.conflicts += [note for note in manifest["label_conflicts"] if note["image_id"] in kept]
+        self.left_out += [row for row in left_out if row["sha256"] not in self.forbidden]
+        found_again = {(row["image_id"], row["source"]) for row in left_out_of(manifest)}
+        self.conflicts += [
+            note
+            for note in manifest["label_conflicts"]
+            if note["image_id"] in kept
+            and (note["other_image_id"], note["other_source"]) not in found_again
+        ]
         self.joined += [note for note in manifest["joined_ids"] if note["image_id"] in kept]
         for source in manifest["sources"]:
             name = source["name"]
@@ -142,8 +170,22 @@ class Merger:
         text = [column for column in LABEL_COLUMNS if column != "age_years"]
         return frame.astype(dict.fromkeys(text, "str") | {"age_years": "float64"})
 
+    def label_conflicts(self) -> list[Note]:
+        """Return where a picture has another diagnosis than the one that it is taken with."""
+        files = {path.stem: path for path in self.images.iterdir()}
+
+        def shows_something(row: Mapping[str, Any]) -> bool:
+            return _shows_something(files[row["image_id"]].read_bytes())
+
+        found = find_conflicts(self.left_out, self.rows.values(), shows_something)
+        return self.conflicts + found
+
     def _copy(
-        self, image_ids: Sequence[str], files: Mapping[str, str], read: Callable[[str], bytes]
+        self,
+        image_ids: Sequence[str],
+        files: Mapping[str, str],
+        read: Callable[[str], bytes],
+        only_hashed: Set[str] = frozenset(),
     ) -> dict[str, str]:
         """Copy the files that are new; return image id -> sha256 of every file that is there."""
         present = [image_id for image_id in image_ids if image_id in files]
@@ -151,6 +193,8 @@ class Merger:
         def take(image_id: str) -> str:
             data = read(files[image_id])
             sha256 = hashlib.sha256(data).hexdigest()
+            if image_id in only_hashed:
+                return sha256
             known = self._same_picture(image_id, sha256, data) is not None
             if sha256 not in self.forbidden and not known and not self._has_file(image_id):
                 suffix = PurePosixPath(files[image_id]).suffix.lower()
@@ -169,16 +213,25 @@ class Merger:
                 raise
         return hashes
 
-    def _check_ids(self, name: str, hashes: Mapping[str, str]) -> None:
-        clash = [
-            image_id
+    def _check_ids(self, name: str, hashes: Mapping[str, str], not_taken: Set[str]) -> None:
+        earlier = {image_id: row for image_id, row in self.rows.items() if self._has_file(image_id)}
+        clash = {
+            image_id: earlier[image_id]["source"]
             for image_id, sha256 in hashes.items()
-            if self._has_file(image_id) and self.rows[image_id]["sha256"] != sha256
-        ]
+            if image_id in earlier and earlier[image_id]["sha256"] != sha256
+        }
+        clash |= {
+            row["image_id"]: row["source"]
+            for row in self.left_out
+            if row["sha256"]
+            and row["image_id"] not in not_taken
+            and hashes.get(row["image_id"], row["sha256"]) != row["sha256"]
+        }
         if clash:
+            first = min(clash)
             raise SourceError(
                 f"{len(clash)} image ids belong to other pictures in an earlier source, "
-                f"such as {clash[0]} (from {self.rows[clash[0]]['source']})",
+                f"such as {first} (from {clash[first]})",
                 where=f"source {name}",
                 fix=f"give the source an option `prefix: {name}-` in params.yaml if these are "
                 "other pictures; if they are the same ones stored anew, drop one of the sources",
@@ -254,6 +307,12 @@ class Merger:
                 "why": why,
             }
         )
+
+
+def _part_of(name: str, image_id: str, images: SourceImages) -> str:
+    """Return an image's `source`: the name, and the part that it is given for."""
+    part = images.given_parts.get(image_id)
+    return f"{name}:{part}" if part else name
 
 
 def _shows_something(data: bytes) -> bool:

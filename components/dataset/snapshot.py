@@ -14,6 +14,7 @@ import pandas as pd
 
 from components.atomic import disk_full_as_error, write_json
 from components.dataset.config import DiagnosesParams, SourceParams
+from components.dataset.left_out import LEFT_OUT, LEFT_OUT_COLUMNS, left_out_of
 from components.dataset.merge import ID_COLUMNS, Merger
 from components.dataset.sources.catalog import read_source, source_names
 from components.dataset.withdrawn import Withdrawn
@@ -80,7 +81,12 @@ def write_snapshot(
         manifest = read_manifest(base.folder / "manifest.json")
         labels = read_table(base.folder / "labels.parquet", LABEL_COLUMNS)
         allowed = withdrawn.allows(labels)
-        merger.start_from(labels[allowed], base.folder / "images", manifest)
+        merger.start_from(
+            labels[allowed],
+            _allowed(left_out_of(manifest), withdrawn),
+            base.folder / "images",
+            manifest,
+        )
         facts += _without(manifest["sources"], labels, merger)
         not_listed += manifest["present_but_not_listed"]
     names = source_names([source for source, _ in sources])
@@ -88,7 +94,8 @@ def write_snapshot(
         images = read_source(source, root, cache)
         labels, left_out = known_diagnoses(images.labels, diagnoses, where=source.uri)
         allowed = withdrawn.allows(labels)
-        num_forbidden = merger.add(name, images, labels[allowed])
+        others = _with_another_diagnosis(images.labels, labels)
+        num_forbidden = merger.add(name, images, labels[allowed], others[withdrawn.allows(others)])
         not_listed += [f"{name}/{file}" for file in images.present_but_not_listed]
         facts.append(
             {
@@ -164,6 +171,17 @@ def known_diagnoses(
     return kept, {str(name): count for name, count in sorted(left_out.items())}
 
 
+def _with_another_diagnosis(listed: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that were left out; a row without a diagnosis contradicts nothing."""
+    others = listed.drop(index=kept.index)
+    return others[others["diagnosis"].fillna(NO_DIAGNOSIS) != NO_DIAGNOSIS]
+
+
+def _allowed(left_out: list[dict[str, Any]], withdrawn: Withdrawn) -> list[dict[str, Any]]:
+    allowed = withdrawn.allows(pd.DataFrame(left_out, columns=LEFT_OUT_COLUMNS))
+    return [row for row, may_stay in zip(left_out, allowed, strict=True) if may_stay]
+
+
 def content_id(labels: pd.DataFrame) -> str:
     """Return a sha256 over the rows, which hold each file's sha256; independent of their order."""
     digest = hashlib.sha256()
@@ -216,7 +234,8 @@ def _manifest(
         "listed_but_absent": list(labels["image_id"][absent]),
         "present_but_not_listed": sorted(not_listed),
         "seen_twice": merger.seen_twice,
-        "label_conflicts": merger.conflicts,
+        "label_conflicts": merger.label_conflicts(),
+        LEFT_OUT: merger.left_out,
         "joined_ids": merger.joined,
         "shared_ids": {column: _shared_ids(labels, column) for column in ID_COLUMNS},
     }

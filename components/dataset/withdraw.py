@@ -14,6 +14,7 @@ import pandas as pd
 
 from components.dataset.exposed import exposed_versions, models_with, runs_with
 from components.dataset.forget import forget
+from components.dataset.left_out import left_out_of
 from components.dataset.past_snapshots import past_snapshots
 from components.dataset.snapshot import read_manifest
 from components.dataset.withdrawn import ID_COLUMNS, Entry, append_withdrawn, read_withdrawn
@@ -178,6 +179,8 @@ def _known_images(layout: Layout, exposures: Sequence[pd.DataFrame]) -> pd.DataF
     tables = [table.reindex(columns=columns) for table in exposures]
     if layout.labels.is_file():
         tables.append(read_table(layout.labels, columns)[columns])
+    if layout.manifest.is_file() and (left_out := left_out_of(read_manifest(layout.manifest))):
+        tables.append(pd.DataFrame(left_out, columns=columns))
     if not tables:
         return pd.DataFrame(columns=columns, dtype="str")
     return pd.concat(tables, ignore_index=True).drop_duplicates(ignore_index=True)

@@ -220,7 +220,8 @@ def conflicts_suite(
         Near-duplicates (`PAIR_COLUMNS`): copies of a contested picture are contested, too.
     conflicts
         The manifest's `label_conflicts`: `image_id` and `diagnosis` of the picture that was taken,
-        `other_image_id`, `other_diagnosis` and `other_source` of the one that was not.
+        `other_image_id`, `other_diagnosis` and `other_source` of the one that was not (of one that
+        the recipe leaves out, the diagnosis is in the source's own words).
     rules
         Severities.
     """
@@ -233,7 +234,7 @@ def conflicts_suite(
     check = Check(
         name="between.label_conflicts",
         severity=rules.label_conflicts.severity,
-        title="no source has another diagnosis for a picture that another one has",
+        title="no source has another diagnosis for a picture that is taken",
         expectation="ExpectColumnValuesToBeNull",
         arguments={"column": "conflict"},
         fix=_FIX,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -31,16 +32,24 @@ def test_a_missing_column_is_named_with_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.parquet", b"no"), ("a.csv", b""), ("b.csv", None)]
+    ("name", "content", "what", "fix"),
+    [
+        ("a.parquet", b"no", "the table cannot be read: .*Parquet", "give a CSV, TSV or Parquet"),
+        ("a.csv", b"", "the table cannot be read: No columns to parse", "give a CSV, TSV"),
+        ("b.csv", None, "no such table", "check the path"),
+    ],
 )
 def test_an_unreadable_table_is_one_clear_error(
-    tmp_path: Path, name: str, content: bytes | None
+    tmp_path: Path, name: str, content: bytes | None, what: str, fix: str
 ) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(TableError):
+    with pytest.raises(TableError) as caught:
         read_table(path)
+    assert re.match(what, caught.value.what)
+    assert caught.value.where == str(path)
+    assert caught.value.fix.startswith(fix)
 
 
 @pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t"), ("tab", "\t")])

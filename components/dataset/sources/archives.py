@@ -2,7 +2,8 @@
 
 A zip is read where it lies. A tar, which cannot be read at random, and an archive within an archive
 are unpacked once into the caches, under a name made of their content. An archive is refused as a
-whole if a member leads out of it, is a link or a device, or if it is a bomb.
+whole if a member leads out of it, is a link or a device, or if it is a bomb, alone or with what is
+nested in it.
 """
 
 from __future__ import annotations
@@ -32,14 +33,54 @@ TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_RATIO = 100
 """Of all unpacked bytes to the archive's own; images hardly shrink, tables about tenfold."""
 FREE_BYTES = 1 << 30
-"""Below this an archive may unpack to whatever it likes."""
+"""Below this an archive, with all that are nested in it, may unpack to whatever it likes."""
 MAX_IMAGE_BYTES = 1 << 29
 """Of one file that is read into memory."""
 MAX_MEMBERS = 5_000_000
+"""With those of nested archives."""
 MAX_DEPTH = 2
 """Archives within archives."""
 
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
+
+
+class _Allowance:
+    """What an archive may unpack to; what is nested in it draws on its allowance, too.
+
+    Parameters
+    ----------
+    path, where
+        The archive.
+    outer
+        Of the archive that it lies in.
+    """
+
+    def __init__(self, path: Path, where: str, outer: _Allowance | None) -> None:
+        self._archive_bytes = path.stat().st_size
+        self._where = where
+        self._outer = outer
+        self._bytes = self._members = 0
+
+    def draw(self, num_bytes: int, num_members: int = 1) -> None:
+        """Count members.
+
+        Raises
+        ------
+        SourceError
+            There is more in this archive, or in one around it, than it may hold.
+        """
+        self._bytes += num_bytes
+        self._members += num_members
+        if self._members > MAX_MEMBERS:
+            raise _unsafe(f"there are more than {MAX_MEMBERS:,} files in it", self._where)
+        if self._bytes > max(FREE_BYTES, MAX_RATIO * self._archive_bytes):
+            raise _unsafe(
+                f"it unpacks to {self._bytes / self._archive_bytes:,.0f} times its size "
+                f"({self._bytes:,} bytes, with the archives in it)",
+                self._where,
+            )
+        if self._outer is not None:
+            self._outer.draw(num_bytes, num_members)
 
 
 class WithArchives:
@@ -49,11 +90,14 @@ class WithArchives:
     `folder/name.jpg`.
     """
 
-    def __init__(self, files: Files, cache: Path, depth: int = 1) -> None:
+    def __init__(
+        self, files: Files, cache: Path, depth: int = 1, outer: _Allowance | None = None
+    ) -> None:
         self.where = files.where
         self._files = files
         self._cache = cache
         self._depth = depth
+        self._outer = outer
         self._lock = threading.Lock()
         self._found: dict[str, tuple[Files, str]] | None = None
 
@@ -95,8 +139,10 @@ class WithArchives:
                     fix="unpack it by hand and point the source to the folder",
                 )
             where = f"{name} in {self.where}"
-            inner = _open_archive(self._files.local_path(name), where, self._cache)
-            members = WithArchives(inner, self._cache, self._depth + 1)
+            path = self._files.local_path(name)
+            allowance = _Allowance(path, where, self._outer)
+            inner = _open_archive(path, where, self._cache, allowance)
+            members = WithArchives(inner, self._cache, self._depth + 1, allowance)
             prefix = "" if len(outer) == 1 else f"{name}/"
             found |= {prefix + member: (members, member) for member in members.names()}
         return found
@@ -107,23 +153,23 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ZIP_SUFFIXES + TAR_SUFFIXES)
 
 
-def _open_archive(path: Path, where: str, cache: Path) -> Files:
+def _open_archive(path: Path, where: str, cache: Path, allowance: _Allowance) -> Files:
     if path.name.lower().endswith(ZIP_SUFFIXES):
-        return ZipArchive(path, where, cache)
-    return FolderFiles(_unpack_tar(path, where, cache), cache)
+        return ZipArchive(path, where, cache, allowance)
+    return FolderFiles(_unpack_tar(path, where, cache, allowance), cache)
 
 
 class ZipArchive:
     """The members of a zip, read in place."""
 
-    def __init__(self, path: Path, where: str, cache: Path) -> None:
+    def __init__(self, path: Path, where: str, cache: Path, allowance: _Allowance) -> None:
         self.where = where
         self._path = path
         self._cache = cache
         with _damage_as_error(where):
             self._zip = zipfile.ZipFile(path)
         self._members: dict[str, zipfile.ZipInfo] = {}
-        self._look()
+        self._look(allowance)
 
     def names(self) -> Sequence[str]:
         """Return the names of all members that are files."""
@@ -155,18 +201,16 @@ class ZipArchive:
         """Return a hash of the archive's bytes."""
         return _content_key(self._path, self._cache, "")
 
-    def _look(self) -> None:
-        total = 0
-        infos = self._zip.infolist()
-        for info in infos:
+    def _look(self, allowance: _Allowance) -> None:
+        for info in self._zip.infolist():
             name = info.filename.replace("\\", "/")
             where = f"{name} in {self.where}"
+            allowance.draw(info.file_size)
             if info.is_dir():
                 continue
             _check_name(name, where)
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise _unsafe("a member is a link", where)
-            total += info.file_size
             if not _is_wanted(name):
                 continue
             if info.flag_bits & 1:
@@ -178,28 +222,27 @@ class ZipArchive:
             if name in self._members:
                 raise _unsafe("two members have the same name", where)
             self._members[name] = info
-        _check_total(total, len(infos), self._path.stat().st_size, self.where)
 
 
-def _unpack_tar(path: Path, where: str, cache: Path) -> Path:
+def _unpack_tar(path: Path, where: str, cache: Path, allowance: _Allowance) -> Path:
     """Unpack the regular files of a tar into the caches, once; return the folder."""
     target = cache / UNPACKED / _content_key(path, cache, "")
     if target.is_dir():
+        # Or a run that is tried again would unpack where the last one was refused to go on.
+        sizes = [file.stat().st_size for file in target.rglob("*") if file.is_file()]
+        allowance.draw(sum(sizes), len(sizes))
         return target
-    size = path.stat().st_size
     with _partial(target) as partial:
         partial.mkdir()
-        total = count = 0
         with _damage_as_error(where), tarfile.open(path, "r|*") as tar:
             for member in tar:
                 inside = f"{member.name} in {where}"
+                allowance.draw(member.size)
                 if member.isdir():
                     continue
                 if not member.isreg():
                     raise _unsafe("a member is a link or a device", inside)
                 _check_name(member.name, inside)
-                total, count = total + member.size, count + 1
-                _check_total(total, count, size, where)
                 if not _is_wanted(member.name):
                     continue
                 content = tar.extractfile(member)
@@ -223,15 +266,6 @@ def _check_name(name: str, where: str) -> None:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or ":" in parts[0]:
         raise _unsafe("a member's name leads out of the archive", where)
-
-
-def _check_total(total: int, count: int, archive_bytes: int, where: str) -> None:
-    if count > MAX_MEMBERS:
-        raise _unsafe(f"there are more than {MAX_MEMBERS:,} files in it", where)
-    if total > max(FREE_BYTES, MAX_RATIO * archive_bytes):
-        raise _unsafe(
-            f"it unpacks to {total / archive_bytes:,.0f} times its size ({total:,} bytes)", where
-        )
 
 
 def _unsafe(what: str, where: str) -> SourceError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from components.dataset.workers import ProgressPrinter
@@ -69,7 +69,7 @@ Entry = tuple[int, int, int, str]
 def _recall(path: Path, folder: Path) -> dict[str, Entry]:
     if not path.exists():
         return {}
-    with closing(_open(path)) as database:
+    with _database(path) as database:
         rows = database.execute(
             "SELECT name, a, b, c, sha256 FROM file WHERE folder = ?", (str(folder),)
         )
@@ -77,25 +77,27 @@ def _recall(path: Path, folder: Path) -> dict[str, Entry]:
 
 
 def _remember(path: Path, folder: Path, entries: dict[str, Entry]) -> None:
-    with closing(_open(path)) as database, database:
+    with _database(path) as database:
         database.executemany(
             "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?)",
             [(str(folder), name, *entry) for name, entry in entries.items()],
         )
 
 
-def _open(path: Path) -> sqlite3.Connection:
+@contextmanager
+def _database(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open the cache, and commit what is done with it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        database = sqlite3.connect(path, timeout=60)
-        database.execute(
-            "CREATE TABLE IF NOT EXISTS file (folder TEXT, name TEXT, a INTEGER, b INTEGER,"
-            " c INTEGER, sha256 TEXT, PRIMARY KEY (folder, name)) WITHOUT ROWID"
-        )
+        with closing(sqlite3.connect(path, timeout=60)) as database, database:
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS file (folder TEXT, name TEXT, a INTEGER, b INTEGER,"
+                " c INTEGER, sha256 TEXT, PRIMARY KEY (folder, name)) WITHOUT ROWID"
+            )
+            yield database
     except sqlite3.Error as error:
         raise ResourceError(
             f"the cache cannot be used: {error}",
             where=str(path),
             fix="free some disk space, or delete the file: it is made again",
         ) from error
-    return database

@@ -74,15 +74,42 @@ def _read_tables(files: Files, preset: Preset) -> tuple[pd.DataFrame, str]:
         column
         for label, column in preset.columns.items()
         if label not in preset.optional and (preset.details is None or label == "image_id")
-    }
+    } | ({preset.details_key} if preset.details else set())
     table, where = read_source_table(files, name, sorted(required))
     if preset.details is None:
         return table, where
+    return _with_details(table, where, files, preset, fix), where
+
+
+def _with_details(
+    table: pd.DataFrame, where: str, files: Files, preset: Preset, fix: str
+) -> pd.DataFrame:
+    """Return the table with the columns of the preset's second table.
+
+    Raises
+    ------
+    SourceError
+        The second table lacks an image, or two of its rows contradict each other.
+    """
     key = preset.details_key
-    details, _ = read_source_table(
-        files, find_table(files, [preset.details], fix=fix), sorted(set(preset.columns.values()))
+    columns = sorted({key, *preset.columns.values()})
+    assert preset.details is not None
+    details, beside = read_source_table(
+        files, find_table(files, [preset.details], fix=fix), columns
     )
-    return table.merge(details.drop_duplicates(), on=key, how="left").fillna(""), where
+    lacking = table[key][~table[key].isin(details[key])].drop_duplicates()
+    if len(lacking):
+        # Without a lesion id its siblings could be split from it.
+        raise SourceError(
+            f"{len(lacking)} image{'s' if len(lacking) > 1 else ''} without a row in the metadata, "
+            f"such as {', '.join(lacking.head(3))}",
+            where=f"{beside}; they are listed in {where}",
+            fix="add their rows (with an empty lesion id where none is known), or take them out "
+            "of the table that lists them",
+        )
+    used = details.loc[details[key].isin(table[key]), columns].rename(columns={key: "image_id"})
+    used = one_row_per_image(used, where=beside)[0].rename(columns={"image_id": key})
+    return table[[key, *table.columns.difference(columns, sort=False)]].merge(used, on=key)
 
 
 def _only_table(files: Files) -> str:
@@ -131,18 +158,23 @@ def _one_hot(table: pd.DataFrame, columns: tuple[str, ...], where: str) -> pd.Se
     Raises
     ------
     SourceError
-        None or several are, or a value is no number.
+        There is no such column; or in a row none or several are 1, or a value is no number.
     """
     present = [name for name in columns if name in table.columns]
+    if not present:
+        raise SourceError(
+            f"none of the columns {', '.join(columns)}",
+            where=where,
+            fix="give the table of the preset's data set, with these columns; or name the column "
+            "with the diagnosis in the option `columns`",
+        )
     marks = table[present].apply(pd.to_numeric, errors="coerce")
     wrong = table[~((marks.sum(axis=1) == 1) & (marks.max(axis=1) == 1))]
-    if not present or len(wrong):
+    if len(wrong):
         raise SourceError(
-            "a row does not have exactly one diagnosis"
-            if present
-            else f"none of the columns {', '.join(columns)}",
-            where=f"{row_of(wrong)} of {where}" if len(wrong) else where,
-            fix=f"write 1 into one of the columns {', '.join(present or columns)} and 0 elsewhere",
+            "a row does not have exactly one diagnosis",
+            where=f"{row_of(wrong)} of {where}",
+            fix=f"write 1 into one of the columns {', '.join(present)} and 0 elsewhere",
         )
     names: pd.Series = marks.idxmax(axis=1).astype("str")
     return names

@@ -14,7 +14,8 @@ import pytest
 
 from components.dataset import ingest
 from components.dataset.fingerprint import listed_sources, refresh_sources
-from components.errors import SourceError
+from components.dataset.sources.hashes import HASH_CACHE
+from components.errors import ResourceError, SourceError
 from components.layout import Layout
 from components.params import Params, parse_params, read_yaml
 
@@ -102,6 +103,51 @@ def test_a_change_within_the_tick_of_the_clock_is_noticed(ham, layout, jpeg) -> 
     with picture.open("r+b") as file:
         file.write(data[:-3] + b"abc")
     os.utime(picture, ns=(now, now))
+    assert refresh_sources(params_for(folder), layout) is True
+
+
+def test_a_link_to_nothing_is_named(ham, layout) -> None:
+    folder = ham(ROWS)
+    (folder / "lost.jpg").symlink_to("gone.jpg")
+    with pytest.raises(SourceError) as error:
+        refresh_sources(params_for(folder), layout)
+    assert error.value.what == "a file of the source cannot be read: No such file or directory"
+    assert error.value.where == str(folder / "lost.jpg")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"schema_version": 1}', '{"sources": null}', '{"sources": [{"kind": "table"}]}'],
+)
+def test_a_damaged_list_of_sources_says_what_to_do(ham, layout, text) -> None:
+    layout.sources.write_text(text)
+    params = params_for(ham(ROWS))
+    with pytest.raises(SourceError) as error:
+        refresh_sources(params, layout)
+    with pytest.raises(SourceError, match="this is not the list of sources"):
+        listed_sources(layout)
+    assert error.value.what == "this is not the list of sources that Lesionflow writes"
+    assert error.value.where == str(layout.sources)
+    assert "delete the file" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("start", "why"), [(0, "file is not a database"), (4096, "database disk image is malformed")]
+)
+def test_a_damaged_cache_of_hashes_says_what_to_do(ham, layout, start: int, why: str) -> None:
+    folder = ham(ROWS)
+    age(folder)
+    refresh_sources(params_for(folder), layout)
+    path = layout.cache / HASH_CACHE
+    data = path.read_bytes()
+    path.write_bytes(data[:start] + b"x" * (len(data) - start))
+    layout.sources.unlink()
+    with pytest.raises(ResourceError) as error:
+        refresh_sources(params_for(folder), layout)
+    assert error.value.what == f"the cache cannot be used: {why}"
+    assert error.value.where == str(path)
+    assert "delete the file" in error.value.fix
+    path.unlink()
     assert refresh_sources(params_for(folder), layout) is True
 
 
@@ -208,6 +254,28 @@ def test_other_classes_need_the_source_itself(ham, layout) -> None:
     params = params_for(folder, diagnoses={"names": {"mel": "nv"}})
     with pytest.raises(SourceError, match="does not exist"):
         ingest.run(params, layout)
+
+
+def test_a_snapshot_that_does_not_know_what_it_left_out_stands_for_nothing(ham, layout) -> None:
+    """Those of earlier versions: a picture of the new source could be among it."""
+    folder = ham([*ROWS, ("A3", "L3", "scc")])
+    diagnoses = {"names": {"scc": None}}
+    refresh_sources(params_for(folder, diagnoses=diagnoses), layout)
+    ingest.run(params_for(folder, diagnoses=diagnoses), layout)
+    shutil.rmtree(folder)
+    new = ham([("B1", "M1", "df")], "new", pictures={"B1": 7})
+    params = params_for(folder, new, diagnoses=diagnoses)
+    refresh_sources(params, layout)
+    whole = layout.manifest.read_text()
+    manifest = json.loads(whole)
+    assert manifest.pop("left_out_images")
+    layout.manifest.write_text(json.dumps(manifest))
+    with pytest.raises(SourceError, match="does not exist"):
+        ingest.run(params, layout)
+    manifest["sources"][0]["left_out"] = {}
+    layout.manifest.write_text(json.dumps(manifest))
+    ingest.run(params, layout)
+    assert json.loads(layout.manifest.read_text())["num_images"] == 3
 
 
 def test_without_a_list_of_sources_ingest_says_what_to_run(layout) -> None:

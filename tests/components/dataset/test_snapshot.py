@@ -334,6 +334,84 @@ def test_an_unknown_diagnosis_is_named_with_an_image_and_the_mapping() -> None:
     assert "diagnoses.names" in error.value.fix
 
 
+@pytest.fixture
+def without_scc(seven: DiagnosesParams) -> DiagnosesParams:
+    return seven.model_copy(update={"names": {"SCC": None, "": None}})
+
+
+def conflict(taken: tuple[str, str, str], other: tuple[str, str, str]) -> dict[str, str]:
+    names = ("image_id", "diagnosis", "source")
+    return dict(zip(names, taken, strict=True)) | {
+        f"other_{name}": value for name, value in zip(names, other, strict=True)
+    }
+
+
+def test_a_picture_that_another_source_leaves_out_is_a_conflict_in_any_order(
+    ham, take, without_scc
+) -> None:
+    old = ham([("A1", "L1", "nv"), ("A2", "L2", "mel")], "old")
+    new = ham(
+        [("B1", "M1", "Scc"), ("B2", "M2", "scc"), ("B3", "M3", "df")], "new",
+        pictures={"B1": 0, "B2": 8, "B3": 9},
+    )  # fmt: skip
+    expected = conflict(("A1", "nv", "old"), ("B1", "Scc", "new"))
+    for sources in ((old, new), (new, old)):
+        taken = take(*sources, diagnoses=without_scc)
+        assert taken.manifest["label_conflicts"] == [expected]
+        assert list(taken.labels.index) == ["A1", "A2", "B3"]
+        assert not {"images/B1.jpg", "images/B2.jpg"} & set(taken.files())
+
+
+def test_a_picture_that_its_own_source_leaves_out_too_is_a_conflict(ham, take, without_scc) -> None:
+    folder = ham(
+        [("A1", "L1", "nv"), ("A2", "L2", "scc"), ("A3", "L3", "nv")],
+        pictures={"A1": 3, "A2": 3, "A3": 4},
+    )
+    assert take(folder, diagnoses=without_scc).manifest["label_conflicts"] == [
+        conflict(("A1", "nv", "ham"), ("A2", "scc", "ham"))
+    ]
+
+
+def test_an_absent_picture_is_told_by_its_id(ham, take, without_scc) -> None:
+    old = ham([("A1", "L1", "nv"), ("A2", "L2", "nv")], "old")
+    new = ham([("A1", "L1", "scc")], "new", pictures={})
+    (new / "other.jpg").write_bytes(next(old.rglob("A2.jpg")).read_bytes())
+    expected = [conflict(("A1", "nv", "old"), ("A1", "scc", "new"))]
+    for sources in ((old, new), (new, old)):
+        taken = take(*sources, diagnoses=without_scc)
+        assert taken.manifest["label_conflicts"] == expected
+
+
+def test_no_diagnosis_other_pictures_and_files_that_show_nothing_contradict_nothing(
+    ham, take, without_scc
+) -> None:
+    old = ham([("A1", "L1", "nv"), ("A2", "L2", "nv")], "old", pictures={"A1": 0, "A2": 1})
+    new = ham(
+        [("B1", "M1", ""), ("B2", "M2", "scc"), ("B3", "M3", "scc")], "new",
+        pictures={"B1": 0, "B2": 1, "B3": 9},
+    )  # fmt: skip
+    for name in ("A2", "B2"):
+        next((old if name == "A2" else new).rglob(f"{name}.jpg")).write_bytes(BLACK.getvalue())
+    taken = take(old, new, diagnoses=without_scc)
+    assert taken.manifest["label_conflicts"] == []
+    assert taken.labels.equals(take(old, diagnoses=without_scc).labels)
+
+
+def test_an_image_id_that_is_left_out_with_other_bytes_needs_a_prefix(
+    ham, take, without_scc
+) -> None:
+    """Whether it is the same picture stored anew, with another diagnosis, only a person knows."""
+    old = ham([("A1", "L1", "nv")], "old")
+    new = ham([("A1", "M1", "scc")], "new", pictures={"A1": 7})
+    for first, second in ((old, new), (new, old)):
+        with pytest.raises(SourceError) as error:
+            take(first, second, diagnoses=without_scc)
+        assert f"A1 (from {first.name})" in error.value.what
+        assert f"prefix: {second.name}-" in error.value.fix
+    other = SourceParams(kind="ham10000", uri=str(new), options={"prefix": "new-"})
+    assert take(old, other, diagnoses=without_scc).manifest["label_conflicts"] == []
+
+
 # --- withdrawal --------------------------------------------------------------------------------
 
 
@@ -377,6 +455,31 @@ def test_withdrawing_works_without_the_sources(ham, take) -> None:
     base = Base(take(folder).folder, 1)
     gone = withdrawn(image_id="A2")
     assert take(folder, without=gone, base=base).files() == take(folder, without=gone).files()
+
+
+def test_the_last_snapshot_remembers_what_was_left_out(ham, take, without_scc) -> None:
+    old = ham(
+        [("A1", "L1", "scc"), ("A2", "L2", "scc"), ("A3", "L3", "mel")], "old",
+        pictures={"A1": 0, "A2": 1, "A3": 1},
+    )  # fmt: skip
+    new = ham([("B1", "M1", "nv")], "new", pictures={"B1": 0})
+    whole = take(old, new, diagnoses=without_scc)
+    assert whole.manifest["label_conflicts"] == [
+        conflict(("B1", "nv", "new"), ("A1", "scc", "old")),
+        conflict(("A3", "mel", "old"), ("A2", "scc", "old")),
+    ]
+    base = Base(take(old, diagnoses=without_scc).folder, 1)
+    again = Base(take(old, new, diagnoses=without_scc).folder, 2)
+    gone = withdrawn(lesion_id="L1")
+    without = take(old, new, diagnoses=without_scc, without=gone)
+    assert [note["image_id"] for note in without.manifest["label_conflicts"]] == ["A3"]
+    assert "A1" not in (without.folder / "manifest.json").read_text()
+    (old / "HAM10000_metadata.csv").unlink()
+    assert take(old, new, diagnoses=without_scc, base=base).files() == whole.files()
+    assert take(old, new, diagnoses=without_scc, base=again).files() == whole.files()
+    later = take(old, new, diagnoses=without_scc, base=again, without=gone)
+    assert later.manifest["label_conflicts"] == without.manifest["label_conflicts"]
+    assert "A1" not in (later.folder / "manifest.json").read_text()
 
 
 def test_a_snapshot_that_somebody_changed_is_no_base(ham, take) -> None:

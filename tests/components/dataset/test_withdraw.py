@@ -98,6 +98,23 @@ def test_pictures_that_arrive_later_are_not_taken_either(layout: Layout, ham, tm
     assert ids(layout) == ["A4", "B3"]
 
 
+def test_a_picture_that_was_left_out_for_its_diagnosis_can_be_withdrawn(
+    layout: Layout, ham
+) -> None:
+    """The manifest remembers it; and with another diagnosis it could be taken later."""
+    ham([*ROWS, ("A5", "L5", "scc")])
+    text = layout.params.read_text().replace("\ndiagnoses:", "\ndiagnoses:\n  names: {scc: null}")
+    layout.params.write_text(text)
+    refresh_sources(load_params(layout.params), layout)
+    assert "A5" not in retake(layout) and '"A5"' in layout.manifest.read_text()
+    assert withdraw(layout, ["A5"], [], [])["images"] == ["A5"]
+    retake(layout)
+    assert '"A5"' not in layout.manifest.read_text()
+    later = [("B5", "M5", "nv"), ("B6", "M6", "nv")]
+    use(layout, ham(later, "later", pictures={"B5": 4, "B6": 9}))
+    assert ids(layout) == ["B6"]
+
+
 def test_other_pictures_of_a_withdrawn_lesion_under_a_new_name_are_pointed_out(
     layout: Layout, ham, tmp_path, capsys
 ) -> None:

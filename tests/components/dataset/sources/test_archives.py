@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 import tarfile
 import zipfile
@@ -126,6 +127,84 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
         with pytest.raises(SourceError, match="times its size"):
             open_at(tmp_path / name).names()
     assert not list((tmp_path / "cache").rglob("1.jpg"))
+
+
+def nest(kind: str, number: int, size: int) -> bytes:
+    """Return a zip with `number` archives in it, each of which unpacks to `size` bytes."""
+    inner = {
+        f"{i:02d}.{kind}": zip_of({f"{i}.jpg": bytes(size)})
+        if kind == "zip"
+        else tar_of([member(f"{i}.jpg")], bytes(size - 1) + bytes([i]))
+        for i in range(number)
+    }
+    return zip_of(inner | {"x.txt": b""})
+
+
+@pytest.mark.parametrize("kind", ["zip", "tgz"])
+def test_many_small_bombs_in_one_archive_are_one_bomb(
+    tmp_path: Path, open_at: Open, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Each is below what an archive may unpack to in any case; together they are not."""
+    monkeypatch.setattr(archives, "FREE_BYTES", 1 << 20)
+    (tmp_path / "few.zip").write_bytes(nest(kind, 3, 300_000))
+    assert len(open_at(tmp_path / "few.zip").names()) == 4
+    (tmp_path / "many.zip").write_bytes(nest(kind, 20, 300_000))
+    for _ in range(10):  # what an earlier attempt has unpacked counts, too
+        with pytest.raises(SourceError, match="times its size") as error:
+            open_at(tmp_path / "many.zip").names()
+        assert error.value.where.startswith("many.zip in ")
+    unpacked = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.jpg"))
+    assert unpacked < 2 << 20
+
+
+def test_a_download_of_zips_in_a_zip_has_room(
+    tmp_path: Path, open_at: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures hardly shrink: stored zips of them unpack to about twice the outer one."""
+    monkeypatch.setattr(archives, "FREE_BYTES", 0)
+    parts = {
+        f"part_{n}.zip": zip_of({f"{n}_{i}.jpg": os.urandom(4000) for i in range(20)})
+        for n in range(5)
+    }
+    (tmp_path / "a.zip").write_bytes(zip_of(parts))
+    assert len(open_at(tmp_path / "a.zip").names()) == 100
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tgz", "nested.zip"])
+def test_too_many_members_are_refused(
+    tmp_path: Path, open_at: Open, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    files = [f"{n}.jpg" for n in range(6)]
+    content = {
+        "a.zip": zip_of(dict.fromkeys(files, b"x")),
+        "a.tgz": tar_of([member(file) for file in files]),
+        "nested.zip": zip_of(
+            {"1.zip": zip_of(dict.fromkeys(files[:2], b"x")), "2.zip": zip_of({"3.jpg": b"x"})}
+            | {"4.jpg": b"x"}
+        ),
+    }
+    (tmp_path / name).write_bytes(content[name])
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 6)
+    assert len(open_at(tmp_path / name).names()) == (4 if name == "nested.zip" else 6)
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 5)
+    with pytest.raises(SourceError) as error:
+        open_at(tmp_path / name).names()
+    assert error.value.what == (
+        "the archive is not safe to open: there are more than 5 files in it"
+    )
+    assert error.value.where.startswith(f"{name} in ")
+
+
+def test_an_encrypted_archive_says_so(tmp_path: Path, open_at: Open) -> None:
+    data = bytearray(zip_of({"1.jpg": b"one"}))
+    for header, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # where the flags are
+        data[data.index(header) + offset] |= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(SourceError) as error:
+        open_at(tmp_path / "a.zip").names()
+    assert error.value.what == "the archive is encrypted"
+    assert error.value.where.startswith("1.jpg in a.zip")
+    assert "unpack it by hand" in error.value.fix
 
 
 def test_a_huge_member_is_not_read_into_memory(

@@ -192,11 +192,28 @@ def test_the_fingerprint_is_the_known_hash_or_the_servers_version(
         look()
 
 
-@pytest.mark.parametrize("path", ["/gone.zip", "/page"])
-def test_a_wrong_address_says_so(server, read, path) -> None:
+@pytest.mark.parametrize(
+    ("path", "what", "fix"),
+    [
+        ("/gone.zip", "the download failed: 404", "check the address"),
+        ("/page", "this is not the address of an archive", "give one that ends in .zip, .tar"),
+    ],
+)
+def test_a_wrong_address_says_so(server, read, path, what, fix) -> None:
     with pytest.raises(SourceError) as error:
         read("class_folders", server.url + path)
+    assert error.value.what.startswith(what)
     assert server.url + path in str(error.value)
+    assert fix in error.value.fix
+    assert len(server.requests) == (path == "/gone.zip")
+
+
+def test_an_unknown_kind_of_address_says_so(read) -> None:
+    with pytest.raises(SourceError) as error:
+        read("class_folders", "gs://bucket/skin")
+    assert error.value.what == "unknown kind of address: gs://bucket/skin"
+    assert error.value.where == "sources in params.yaml"
+    assert "file://, s3://, https:// or doi:" in error.value.fix
 
 
 class Dataverse:
@@ -265,6 +282,17 @@ def test_a_file_with_another_md5_than_listed_is_refused(server, jpeg, read) -> N
     server.files["/api/access/datafile/2?format=original"] += b"L3,A3,nv,histo,1.0,male,back\n"
     with pytest.raises(SourceError, match="the download failed"):
         read("ham10000", "doi:10.7910/DVN/DBW86T", server=server.url)
+
+
+def test_a_data_set_without_the_wanted_files_says_so(server, read) -> None:
+    Dataverse(server, {"paper.pdf": b"text"})
+    with pytest.raises(SourceError) as error:
+        read("ham10000", "doi:10.7910/DVN/DBW86T", server=server.url)
+    assert error.value.what == (
+        "the data set has no file called like HAM10000_images_part*, HAM10000_metadata*"
+    )
+    assert error.value.where == "doi:10.7910/DVN/DBW86T"
+    assert "check the DOI" in error.value.fix
 
 
 def test_an_unknown_doi_says_so(server, read) -> None:

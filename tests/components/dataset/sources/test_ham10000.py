@@ -132,11 +132,29 @@ def test_an_impossible_value_is_shown_with_its_row(ham, read, row, what, where) 
 
 def test_a_metadata_file_that_is_no_table_is_refused(ham, read) -> None:
     folder = ham(ROWS)
-    for content in (b"\xff\xfe\x00\x9f binary", b""):
+    for content, why in (
+        (b"\xff\xfe\x00\x9f binary", "'utf-8' codec can't decode byte 0xff"),
+        (b"", "No columns to parse"),
+    ):
         (folder / "HAM10000_metadata.csv").write_bytes(content)
         with pytest.raises(SourceError) as error:
             read("ham10000", folder)
-        assert "HAM10000_metadata.csv" in error.value.where
+        assert error.value.what.startswith(f"the table cannot be read: {why}")
+        assert error.value.where.startswith("HAM10000_metadata.csv in ")
+        assert "UTF-8 text with a header" in error.value.fix
+
+
+def test_a_file_that_cannot_be_read_is_named(ham, read) -> None:
+    folder = ham(ROWS)
+    picture = next(folder.rglob("A1.jpg"))
+    picture.unlink()
+    picture.symlink_to("gone.jpg")
+    images = read("ham10000", folder)
+    with pytest.raises(SourceError) as error:
+        images.read(images.files["A1"])
+    assert error.value.what == "a file of the source cannot be read: No such file or directory"
+    assert error.value.where == str(picture)
+    assert "mend the link" in error.value.fix
 
 
 def test_a_prefix_goes_before_every_image_id(ham, read) -> None:

@@ -25,15 +25,18 @@ def write(folder: Path, files, jpeg, images=()) -> Path:
     return folder
 
 
-def isic2019(folder: Path, jpeg, truth: str) -> Path:
+DETAILS = "ISIC_1,55.0,anterior torso,HAM_1,female\nISIC_2_downsampled,,,,\n"
+TRUTH = "ISIC_1,0.0,1.0,0,0,0,0,0,0,0\nISIC_2_downsampled,1.0,0,0,0,0,0,0,0,0\n"
+
+
+def isic2019(folder: Path, jpeg, truth: str = TRUTH, details: str = DETAILS) -> Path:
     return write(
         folder,
         {
             "ISIC_2019_Training_GroundTruth.csv": "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\n"
             + truth,
             "ISIC_2019_Training_Metadata.csv": (
-                "image,age_approx,anatom_site_general,lesion_id,sex\n"
-                "ISIC_1,55.0,anterior torso,HAM_1,female\nISIC_2_downsampled,,,,\n"
+                "image,age_approx,anatom_site_general,lesion_id,sex\n" + details
             ),
         },
         jpeg,
@@ -44,8 +47,7 @@ def isic2019(folder: Path, jpeg, truth: str) -> Path:
 def test_isic_2019_takes_the_marked_diagnosis_and_joins_the_metadata(
     tmp_path: Path, read, jpeg
 ) -> None:
-    truth = "ISIC_1,0.0,1.0,0,0,0,0,0,0,0\nISIC_2_downsampled,1.0,0,0,0,0,0,0,0,0\n"
-    images = read("table", isic2019(tmp_path / "i", jpeg, truth), preset="isic2019")
+    images = read("table", isic2019(tmp_path / "i", jpeg), preset="isic2019")
     labels = images.labels
     assert list(labels["diagnosis"]) == ["NV", "MEL"]
     assert labels["lesion_id"][0] == "HAM_1"
@@ -53,6 +55,47 @@ def test_isic_2019_takes_the_marked_diagnosis_and_joins_the_metadata(
     assert labels.loc[1, ["lesion_id", "sex", "site", "age_years"]].isna().all()
     assert len(images.files) == 2
     assert images.licence == "CC BY-NC 4.0"
+
+
+def test_images_that_the_metadata_lack_are_counted_and_named(tmp_path: Path, read, jpeg) -> None:
+    """Without their lesion ids, pictures of one lesion could land in train and in test."""
+    truth = TRUTH + "".join(f"ISIC_{n},0,1,0,0,0,0,0,0,0\n" for n in (3, 4, 5, 6))
+    with pytest.raises(SourceError) as error:
+        read("table", isic2019(tmp_path / "i", jpeg, truth), preset="isic2019")
+    assert error.value.what == (
+        "4 images without a row in the metadata, such as ISIC_3, ISIC_4, ISIC_5"
+    )
+    assert error.value.where.startswith("ISIC_2019_Training_Metadata.csv in ")
+    assert "ISIC_2019_Training_GroundTruth.csv" in error.value.where
+    assert "an empty lesion id where none is known" in error.value.fix
+
+
+def test_metadata_that_contradict_themselves_are_named_with_their_rows(
+    tmp_path: Path, read, jpeg
+) -> None:
+    details = DETAILS + "ISIC_9,,,,\nISIC_1,55.0,anterior torso,HAM_7,female\n"
+    with pytest.raises(SourceError) as error:
+        read("table", isic2019(tmp_path / "i", jpeg, details=details), preset="isic2019")
+    assert error.value.what == "image ISIC_1 is listed 2 times with different values of lesion_id"
+    assert error.value.where.startswith("rows 2 and 5 of ISIC_2019_Training_Metadata.csv")
+
+
+def test_metadata_of_other_images_and_repeated_rows_change_nothing(
+    tmp_path: Path, read, jpeg
+) -> None:
+    plain = read("table", isic2019(tmp_path / "i", jpeg), preset="isic2019")
+    details = DETAILS + "ISIC_9,1,a,HAM_8,\nISIC_9,2,b,HAM_9,\n" + DETAILS
+    images = read("table", isic2019(tmp_path / "j", jpeg, details=details), preset="isic2019")
+    pd.testing.assert_frame_equal(images.labels, plain.labels)
+    assert images.seen_twice == {}
+
+
+def test_a_column_that_both_tables_have_is_the_metadatas(tmp_path: Path, read, jpeg) -> None:
+    folder = isic2019(tmp_path / "i", jpeg)
+    path = folder / "ISIC_2019_Training_GroundTruth.csv"
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([f"{head},sex", *(f"{row}," for row in rows)]))
+    assert read("table", folder, preset="isic2019").labels["sex"][0] == "female"
 
 
 @pytest.mark.parametrize("row", ["0,0,0,0,0,0,0,0,0", "1,1,0,0,0,0,0,0,0", "0.5,0.5,0,0,0,0,0,0,0"])
@@ -177,3 +220,14 @@ def test_of_several_tables_one_must_be_chosen(tmp_path: Path, read, jpeg) -> Non
 def test_wrong_options_are_refused_when_params_are_read(options, message) -> None:
     with pytest.raises(ValidationError, match=message):
         SourceParams(kind="table", uri="x", options=options)
+
+
+def test_a_table_with_none_of_the_diagnoses_columns_is_refused(tmp_path: Path, read, jpeg) -> None:
+    folder = isic2019(tmp_path / "i", jpeg)
+    path = folder / "ISIC_2019_Training_GroundTruth.csv"
+    path.write_text("image,target\nISIC_1,1\nISIC_2_downsampled,0\n")
+    with pytest.raises(SourceError) as error:
+        read("table", folder, preset="isic2019")
+    assert error.value.what == "none of the columns MEL, NV, BCC, AK, BKL, DF, VASC, SCC, UNK"
+    assert error.value.where.startswith("ISIC_2019_Training_GroundTruth.csv in ")
+    assert "the option `columns`" in error.value.fix
