@@ -3,15 +3,17 @@
 Takes HAM10000 and then its increment (`LESIONFLOW_REAL_DATA`) through the real stages in a fresh
 workspace, one process each as under DVC. Also: packing against bare Pillow on as many threads; and
 how well near-duplicates are found when the lesion ids are hidden (pictures of one lesion are the
-known answers).
+known answers); and how long an audit of a split table of HAM10000 takes, as a command and in a
+process that has everything loaded.
 
-Usage: python -m benchmarks.dataset [pack] [stages] [pairs]
+Usage: python -m benchmarks.dataset [pack] [stages] [pairs] [audit]
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -35,6 +37,8 @@ from components.dataset.measure import measure_images
 from components.dataset.pack import pack_images
 from components.dataset.pairs import find_pairs
 from components.dataset.workers import num_cores
+from components.splitting.audit import audit
+from components.tables import read_table
 
 _REPO = Path(__file__).resolve().parents[1]
 _REAL = Path(os.environ.get("LESIONFLOW_REAL_DATA", _REPO.parent / "shared" / "data"))
@@ -63,6 +67,7 @@ def main() -> None:
         "pack": pack_against_bare,
         "stages": stages,
         "pairs": hidden_lesions,
+        "audit": audit_command,
     }
     for name in sys.argv[1:] or parts:
         rows = parts[name]()
@@ -274,6 +279,57 @@ def _agreement(lesions: pd.DataFrame) -> pd.Series[bool]:
     facts = table.set_index("lesion_id")[["dx", "sex", "age"]]
     a, b = (facts.loc[lesions[side]].reset_index(drop=True) for side in "ab")
     return (a["dx"] == b["dx"]) & (a["sex"] == b["sex"]) & ((a["age"] - b["age"]).abs() <= 5)
+
+
+# --- the audit ---------------------------------------------------------------------------------
+
+
+def audit_command(rounds: int = 5) -> list[Row]:
+    """Audit a split of single images: `lesionflow audit`, and what it does without its start."""
+    labels = _REAL / "ham10000" / "HAM10000_metadata.csv"
+    images = pd.read_csv(labels)["image_id"]
+    part = np.random.default_rng(0).choice(["train", "val", "test"], len(images), p=[0.8, 0.1, 0.1])
+    with tempfile.TemporaryDirectory(prefix="lesionflow-bench-") as name:
+        splits = Path(name) / "split.csv"
+        pd.DataFrame({"image_id": images, "split": part}).to_csv(splits, index=False)
+        audited = ["audit", str(splits), "--labels", str(labels), "--json"]
+        command = [sys.executable, "-m", "flows.cli", *audited]
+        bare = [sys.executable, "-c", "import pandas"]
+        started = [_seconds(lambda: _ends_with(command, 1)) for _ in range(rounds)]
+        imported = [_seconds(lambda: _ends_with(bare, 0)) for _ in range(rounds)]
+        _audit(splits, labels)
+        warm = [_seconds(lambda: _audit(splits, labels)) for _ in range(rounds)]
+    what = f"audit of {len(images):,} images"
+    return [
+        {"case": f"{what}, as a command", "value": round(median(started), 2), "unit": "s"},
+        {"case": "bare import of pandas", "value": round(median(imported), 2), "unit": "s"},
+        {
+            "case": "command / bare import",
+            "value": round(median(started) / median(imported), 2),
+            "unit": "ratio",
+        },
+        {"case": f"{what}, in a warm process", "value": round(median(warm), 3), "unit": "s"},
+    ]
+
+
+def _audit(splits: Path, labels: Path) -> None:
+    """Do what the command does once it has started."""
+    found = audit(
+        read_table(splits, required=("image_id", "split")),
+        read_table(labels, required=("image_id", "lesion_id")),
+    )
+    assert found["leaks"]
+    json.dumps(found, indent=2)
+
+
+def _ends_with(command: Sequence[str], code: int) -> None:
+    """Run `command`, which must end with `code` (1: the audit found leaks)."""
+    done = subprocess.run(command, cwd=_REPO, capture_output=True, text=True, check=False)
+    if done.returncode != code:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr}")
+
+
+# --- what they share ---------------------------------------------------------------------------
 
 
 def _listed() -> tuple[pd.DataFrame, list[Path]]:

@@ -9,10 +9,12 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from components.dataset.withdrawn import read_withdrawn
 from components.layout import Layout
+from components.tables import LABEL_COLUMNS, write_table
 from flows.workspace import exclusive
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -78,6 +80,130 @@ def test_an_audit_of_10015_images_finds_no_leak_where_there_is_none(
     done = lesionflow(tmp_path, "audit", "more.csv", "--labels", "labels.csv")
     assert done.returncode == 0, done.stderr
     assert f"no leak among {NUM_IMAGES} audited images; 1 could not be audited" in done.stdout
+
+
+LABELS = [("a", "L1", "nv"), ("b", "L1", "nv"), ("c", "L2", "mel")]
+SPLIT = [("a", "train"), ("b", "train"), ("c", "test")]
+
+
+@pytest.mark.parametrize(
+    ("split", "labels", "said"),
+    [
+        (
+            [("image_id", "split"), *SPLIT[:2], ("c", "holdout")],
+            [("image_id", "lesion_id", "dx"), *LABELS],
+            ["unknown part 'holdout'", "column split, row 3", "use one of train, training, val"],
+        ),
+        (
+            [("image_id", "part"), *SPLIT],
+            [("image_id", "lesion_id", "dx"), *LABELS],
+            ["missing column: split", "where: split.csv", "the table has: image_id, part"],
+        ),
+        (
+            [("image_id", "split"), *SPLIT],
+            [("isic_id", "lesion", "dx"), *LABELS],
+            [
+                "missing columns: image_id, lesion_id",
+                "where: labels.csv",
+                "the table has: isic_id, lesion, dx",
+            ],
+        ),
+        (
+            [("image_id", "split"), *((f"{name}.jpg", part) for name, part in SPLIT)],
+            [("image_id", "lesion_id", "dx"), *LABELS],
+            [
+                "no image of the split table (such as 'a.jpg') is in the labels table",
+                "where: column image_id of both tables",
+                "no file endings",
+            ],
+        ),
+    ],
+    ids=["unknown part", "no column split", "no columns of the labels", "no image in common"],
+)
+def test_an_audit_that_cannot_be_made_says_where_and_what_to_do(
+    tmp_path: Path,
+    lesionflow: Command,
+    split: list[tuple[str, ...]],
+    labels: list[tuple[str, ...]],
+    said: list[str],
+) -> None:
+    _write(tmp_path / "split.csv", split[0], split[1:])
+    _write(tmp_path / "labels.csv", labels[0], labels[1:])
+    done = lesionflow(tmp_path, "audit", "split.csv", "--labels", "labels.csv", "--json")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("lesionflow: ")
+    assert "Traceback" not in done.stderr
+    assert "to do: " in done.stderr
+    assert [part for part in said if part not in done.stderr] == []
+
+
+@pytest.fixture
+def taken(workspace: Path) -> Path:
+    """Return a workspace whose snapshot has five images of three lesions and two patients."""
+    rows = [("A1", "P1", "L1"), ("A2", "P1", "L1"), ("A3", "P1", "L2"), ("A4", "P2", "L3")]
+    rows.append(("A5", "P2", "L3"))
+    columns = ["image_id", "patient_id", "lesion_id"]
+    labels = pd.DataFrame(rows, columns=columns).reindex(columns=list(LABEL_COLUMNS))
+    labels["sha256"] = [f"{number:064x}" for number in range(len(rows))]
+    write_table(labels.astype("str"), Layout(workspace).labels)
+    return workspace
+
+
+def test_a_misspelled_id_withdraws_nothing(taken: Path, lesionflow: Command) -> None:
+    layout = Layout(taken)
+    before = layout.withdrawn.read_bytes()
+    done = lesionflow(taken, "withdraw", "--image", "A1", "--lesion", "L9", "--json")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "lesionflow: no image has the lesion_id L9\n" in done.stderr
+    assert f"where: {layout.labels} and the registry" in done.stderr
+    assert "to do: check the spelling; nothing was withdrawn" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert layout.withdrawn.read_bytes() == before
+
+
+def test_a_withdrawal_without_an_id_asks_for_one(taken: Path, lesionflow: Command) -> None:
+    done = lesionflow(taken, "withdraw")
+    assert done.returncode == 2
+    assert "nothing to withdraw" in done.stderr
+    assert "to do: give --image, --lesion or --patient with an id" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "column", "images"),
+    [
+        (("--image", "A3", "--image", "A5"), "image_id", ["A3", "A5"]),
+        (("--lesion", "L1", "--lesion", "L3"), "lesion_id", ["A1", "A2", "A4", "A5"]),
+        (("--patient", "P1"), "patient_id", ["A1", "A2", "A3"]),
+    ],
+    ids=["images", "lesions", "patient"],
+)
+def test_a_withdrawal_takes_all_images_of_what_is_named_and_says_so_as_one_document(
+    taken: Path,
+    lesionflow: Command,
+    arguments: tuple[str, ...],
+    column: str,
+    images: list[str],
+) -> None:
+    done = lesionflow(taken, "withdraw", *arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["images"] == images
+    named = {name: [] for name in ("image_id", "lesion_id", "patient_id")}
+    assert found["withdrawn"] == named | {column: list(arguments[1::2])}
+    assert found["models"] == found["runs"] == []
+    listed = read_withdrawn(Layout(taken).withdrawn)
+    assert listed.ids[column] >= set(arguments[1::2])
+    assert listed.ids["image_id"] == set(images)
+    assert len(listed.sha256) == len(images)
+
+
+def test_a_withdrawal_tells_a_reader_what_is_left_to_do(taken: Path, lesionflow: Command) -> None:
+    done = lesionflow(taken, "withdraw", "--patient", "P2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 images withdrawn: A4, A5\n")
+    assert "Next: `lesionflow retrain` makes a snapshot without them" in done.stdout
 
 
 def test_a_withdrawal_is_refused_while_a_run_is_at_work(

@@ -22,11 +22,12 @@ from components.errors import TableError
 from components.evaluation import rank, report
 from components.evaluation.evaluate import part_table, write_evaluation
 from components.evaluation.report_data import joined_rows
-from components.evaluation.report_tables import p_value
+from components.evaluation.report_tables import p_value, share
 from components.evaluation.uses import id_of_test_set, write_test_uses
 from components.layout import Layout
 from components.params import Params, parse_params, read_yaml
 from components.splitting import split
+from components.splitting.summary import image_level_leak
 from components.tables import (
     PAIR_COLUMNS,
     QUARANTINE_COLUMNS,
@@ -231,6 +232,22 @@ def test_the_page_says_what_a_split_by_image_would_have_claimed(layout: Layout, 
     assert f"{found['group_level']['mean']:.3f}" in part
     assert f"{found['difference']['mean']:+.3f}" in part
     assert f"{found['leaking_share']:.1%} of its test images" in part
+
+
+def test_each_diagnosis_shows_what_an_image_level_split_would_have_leaked(
+    layout: Layout, params: Params, page: str
+) -> None:
+    start = page.index("An image-level split<br>would leak")
+    body = page[start : page.index("</tbody>", start)]
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in body.split("<tr")[2:]]
+    shown = {row[0]: row[-1] for row in rows}
+    splits, labels = read_table(layout.splits), read_table(layout.labels)
+    leak = image_level_leak(splits, labels, params.seed)
+    assert shown == {name: share(value) for name, value in leak.items()}
+    assert list(shown)[-1] == "all"
+    assert len(set(shown.values())) > 2  # of each diagnosis its own
+    # Most synthetic lesions have several views, and some have one: neither none nor all leak.
+    assert 0.2 < leak["all"] < 0.9
 
 
 def test_the_page_says_how_often_its_test_set_was_used(

@@ -143,6 +143,27 @@ def test_an_unresolved_merge_is_refused_with_its_line(tmp_path: Path) -> None:
         read_ledger(path)
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        HEADER.encode() + b"a,abc,,,test\nb,bcd,,,train,one cell too many\n",
+        HEADER.encode() + b"a,abc,,,te\xffst\n",
+        b"",
+    ],
+    ids=["a line that is too long", "no UTF-8", "cut off at its start"],
+)
+def test_a_ledger_that_cannot_be_read_is_no_empty_one(tmp_path: Path, damaged: bytes) -> None:
+    """An empty one would deal everything anew, and train on what was test."""
+    path = tmp_path / "ledger.csv"
+    path.write_bytes(damaged)
+    with pytest.raises(TableError) as caught:
+        read_ledger(path)
+    assert caught.value.what.startswith("the split ledger cannot be read: ")
+    assert caught.value.where == str(path)
+    assert caught.value.fix == "take back the last good version from Git"
+    assert path.read_bytes() == damaged
+
+
 def test_an_id_that_looks_like_nothing_stays_an_id(tmp_path: Path, labels_of) -> None:
     path = tmp_path / "ledger.csv"
     append(path, _splits(a="test"), labels_of({"image_id": "a", "lesion_id": "NA"}))
