@@ -285,7 +285,7 @@ def check_parts(
     ------
     SplitError
         A part is empty, or lacks a class of the recipe altogether (a given test set may lack
-        one), or a class has fewer groups than there are folds.
+        one), or a class is not in every fold.
     """
     table = labels[["image_id", "diagnosis"]].merge(splits, on="image_id")
     table = table[table["split"].notna()].astype({"diagnosis": str})
@@ -316,6 +316,14 @@ def check_parts(
             f"{params.folds} folds",
             where="split.folds in params.yaml",
             fix=f"set split.folds to {outside.min()} or less",
+        )
+    in_fold = table.groupby("diagnosis")["fold"].nunique().reindex(list(classes), fill_value=0)
+    if params.folds and in_fold.min() < params.folds:
+        raise SplitError(
+            f"{in_fold.idxmin()} is in only {in_fold.min()} of the {params.folds} folds: rarer "
+            "diagnoses in the same groups decided where those go",
+            where="split.folds in params.yaml",
+            fix="set split.folds to a smaller number, or another seed",
         )
 
 

@@ -419,3 +419,14 @@ def test_more_folds_than_groups_are_refused(labels_of, pairs_of, quarantine_of) 
     splits = Snapshot(labels, pairs_of(), quarantine_of()).split(params=params)
     with pytest.raises(SplitError, match=r"nv has 4 groups outside test, fewer than the 5 folds"):
         check_parts(splits, labels, ["nv"], params)
+
+
+def test_a_fold_without_a_class_is_refused(labels_of, pairs_of, quarantine_of) -> None:
+    """Rarer diagnoses in the same groups may have decided where all of a class went."""
+    labels = _many(labels_of, 20)
+    params = SplitParams(folds=2)
+    splits = Snapshot(labels, pairs_of(), quarantine_of()).split(params=params)
+    check_parts(splits, labels, ["nv"], params)
+    splits.loc[splits["fold"].notna(), "fold"] = 0
+    with pytest.raises(SplitError, match=r"nv is in only 1 of the 2 folds"):
+        check_parts(splits, labels, ["nv"], params)
