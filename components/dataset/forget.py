@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from components.dataset.content_cache import ContentCache
-from components.dataset.last_search import LAST_SEARCH, forget_search
-from components.dataset.sources.copies import folders_of_copies, remove_folders
+from components.dataset.last_search import LAST_SEARCH, SHARED_KEYPOINTS, forget_search
+from components.dataset.sources.copies import folders_of_copies, remove_paths
 from components.dataset.sources.hashes import HASH_CACHE
 from components.layout import Layout
 from components.tables import read_table
@@ -26,9 +26,10 @@ class Forgotten:
     num_entries
         Measurements, keypoints, the search for neighbours and sets of packed images that went.
     folders
-        Folders that went as a whole because they may have held a picture; from the workspace.
+        Folders (and files) that went as a whole because they may have held a picture; from the
+        workspace.
     left
-        Such folders that could not be removed -> why.
+        Those of them that could not be removed -> why.
     """
 
     num_entries: int
@@ -47,7 +48,7 @@ def forget(layout: Layout, images: set[str], hashes: set[str]) -> Forgotten:
         + forget_search(layout.cache / LAST_SEARCH, hashes)
         + _forget_packed(layout.cache, images, hashes)
     )
-    gone, left = remove_folders(_may_hold_pictures(layout))
+    gone, left = remove_paths(_may_hold_pictures(layout))
     return Forgotten(
         num_entries,
         [_name(folder, layout) for folder in gone],
@@ -56,8 +57,9 @@ def forget(layout: Layout, images: set[str], hashes: set[str]) -> Forgotten:
 
 
 def _may_hold_pictures(layout: Layout) -> list[Path]:
-    """Return copies of sources, contact sheets, and what a killed `ingest` or training left."""
+    """Return copies of sources, contact sheets, and what killed processes left."""
     return [
+        *_left_by_killed(layout.cache),
         *folders_of_copies(layout.cache),
         layout.recalled_snapshots,
         layout.half_done_snapshot,
@@ -65,6 +67,16 @@ def _may_hold_pictures(layout: Layout) -> list[Path]:
         layout.half_done_validation_report,
         layout.trained,
     ]
+
+
+def _left_by_killed(cache: Path) -> list[Path]:
+    """Return what a killed search or writer left in the caches, whoever that was.
+
+    Not only if its process has ended, as the next search does: another one may have its number.
+    """
+    half_written = (path for path in cache.glob(".*") if path.is_file())
+    unnamed = cache.glob("tmp*")  # of searches before they named their folders
+    return sorted([*cache.glob(f"{SHARED_KEYPOINTS}*"), *half_written, *unnamed])
 
 
 def _forget_entries(cache: Path, hashes: set[str]) -> int:

@@ -10,7 +10,7 @@ from components.dataset.fingerprint import listed_sources
 from components.dataset.last_snapshot import find_base
 from components.dataset.snapshot import Base, write_snapshot
 from components.dataset.sources.catalog import fingerprint_source
-from components.dataset.sources.copies import folders_of_copies, remove_folders
+from components.dataset.sources.copies import folders_of_copies, remove_paths
 from components.dataset.withdrawn import read_withdrawn
 from components.errors import SourceError
 from components.layout import Layout
@@ -84,7 +84,7 @@ def _base_for_unreachable(layout: Layout, diagnoses: DiagnosesParams) -> Base | 
 
 def _remove_copies(layout: Layout) -> None:
     """Remove what was downloaded and unpacked: withdrawn images are among it."""
-    gone, left = remove_folders(folders_of_copies(layout.cache))
+    gone, left = remove_paths(folders_of_copies(layout.cache))
     if gone:
         print(f"ingest: {', '.join(map(str, gone))} removed: withdrawn images were in the sources")
     for folder, why in left.items():

@@ -293,6 +293,17 @@ def test_whatever_may_hold_a_picture_leaves_the_caches(layout: Layout, jpeg) -> 
     assert not any(folder.exists() for folder in folders)
 
 
+def test_what_killed_searches_left_leaves_the_caches(layout: Layout) -> None:
+    left = [layout.cache / name for name in ("pairs-1-a/descriptors.npy", "tmpab12/points.npy")]
+    left += [layout.cache / f".neighbours.npz.{name}.npz" for name in ("1-a", "ab12")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"descriptors")
+    found = withdraw(layout, ["A1"], [], [])
+    assert anywhere_in(layout.cache, b"descriptors") == []
+    assert ".lesionflow/cache/pairs-1-a" in found["cache_folders"]
+
+
 def test_models_and_checkpoints_that_trainings_left_go(layout: Layout) -> None:
     storage = layout.root / load_params(layout.params).storage
     for folder in (storage / "runs" / "resnet18-0" / "identity", layout.trained / "resnet18-0"):
