@@ -192,6 +192,11 @@ class Layout:
         return self.state / "cache"
 
     @property
+    def packed_shelves(self) -> Path:
+        """Earlier packed sets, one folder for each way of packing."""
+        return self.cache / "packed"
+
+    @property
     def recalled_snapshots(self) -> Path:
         """Earlier snapshots out of DVC, while `ingest` runs."""
         return self.cache / "snapshots"

@@ -304,6 +304,46 @@ def test_what_killed_searches_left_leaves_the_caches(layout: Layout) -> None:
     assert ".lesionflow/cache/pairs-1-a" in found["cache_folders"]
 
 
+def fill_caches(layout: Layout) -> Path:
+    """Measure and pack what there is; return the shelf of the packed set."""
+    params = load_params(layout.params)
+    measure.run(params, layout)
+    pack.run(params, layout)
+    (shelf,) = layout.packed_shelves.iterdir()
+    return shelf
+
+
+def test_packed_pixels_without_an_index_leave_the_caches(layout: Layout) -> None:
+    shelf = fill_caches(layout)
+    half = layout.packed_shelves / "half"
+    half.mkdir()
+    (half / "images.npy").write_bytes(b"a withdrawn picture")
+    (shelf / ".images.npy.1-a.npy").write_bytes(b"a withdrawn picture")
+    layout.withdrawn.write_text("column,value\nimage_id,Z9\n")
+    found = withdraw(layout, ["Z9"], [], [])  # no picture here: the whole set stays
+    assert anywhere_in(layout.cache, b"a withdrawn picture") == []
+    assert ".lesionflow/cache/packed/half" in found["cache_folders"]
+    assert (shelf / "images.npy").is_file()
+
+
+def test_a_damaged_cache_is_removed_and_all_the_rest_is_done(layout: Layout) -> None:
+    shelf = fill_caches(layout)
+    measures = layout.cache / measure.CACHE_FILE
+    journal = measures.with_name(f"{measures.name}-wal")
+    for path in (measures, journal, shelf / "index.parquet"):
+        path.unlink(missing_ok=True)
+        path.write_bytes(b"damaged" * 1000)
+    (layout.cache / "downloads").mkdir()
+    storage = layout.root / load_params(layout.params).storage
+    (storage / "runs" / "resnet18-0").mkdir(parents=True)
+    found = withdraw(layout, ["A1"], [], [])
+    gone = [measures, shelf, layout.cache / "downloads", storage / "runs"]
+    assert not any(path.exists() for path in [journal, *gone])
+    named = {path.relative_to(layout.root).as_posix() for path in gone}
+    assert named == set(found["cache_folders"])
+    assert ".lesionflow/cache/measures.sqlite" in withdrawal_text(found)
+
+
 def test_models_and_checkpoints_that_trainings_left_go(layout: Layout) -> None:
     storage = layout.root / load_params(layout.params).storage
     for folder in (storage / "runs" / "resnet18-0" / "identity", layout.trained / "resnet18-0"):
