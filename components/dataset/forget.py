@@ -13,6 +13,8 @@ from components.dataset.sources.hashes import HASH_CACHE
 from components.errors import LesionflowError, ResourceError
 from components.layout import Layout
 from components.tables import read_table
+from components.training.checkpoint import absolute
+from components.training.finished import forget_all
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,38 @@ def forget(layout: Layout, images: set[str], hashes: set[str]) -> Forgotten:
         [_name(path, layout) for path in gone],
         {_name(path, layout): why for path, why in (packed_left | left).items()},
     )
+
+
+def forget_trainings(
+    storage: str, layout: Layout, *, shared: bool
+) -> tuple[list[str], dict[str, str]]:
+    """Remove checkpoints and finished models: which images they saw is not noted beside them.
+
+    Parameters
+    ----------
+    storage
+        The parameter.
+    layout
+        Of the workspace.
+    shared
+        Also those in a storage outside the workspace.
+
+    Returns
+    -------
+    list of str
+        The folder, if it is gone.
+    dict of str to str
+        The folder, if it could not be removed, and why.
+    """
+    place = absolute(storage, layout.root)
+    if not (shared or Path(place).is_relative_to(layout.root.resolve())):
+        return [], {}
+    folder = f"{storage.rstrip('/')}/runs"
+    try:
+        found = forget_all(place)
+    except OSError as error:
+        return [], {folder: str(error).splitlines()[0]}
+    return [folder] if found else [], {}
 
 
 def _may_hold_pictures(layout: Layout) -> list[Path]:

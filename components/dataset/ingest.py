@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+from components.dataset.catch_up import forget_listed
 from components.dataset.config import DiagnosesParams
 from components.dataset.fingerprint import listed_sources
 from components.dataset.last_snapshot import find_base
@@ -37,6 +38,7 @@ def run(params: Params, layout: Layout) -> None:
         after `data/sources.json` was written.
     """
     withdrawn = read_withdrawn(layout.withdrawn)
+    forget_listed(layout)
     sources = listed_sources(layout)
     base = _base_for_unreachable(layout, params.diagnoses)
     partial = layout.half_done_snapshot
