@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import ResourceError
+from components.left_behind import owned
 
 
 @contextmanager
@@ -27,7 +28,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         The disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    prefix = owned(half_written(path))
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -39,6 +41,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def half_written(path: Path) -> str:
+    """Return how the names of `path`'s temporary files begin, for `remove_left_behind`."""
+    return f".{path.name}."
 
 
 @contextmanager

@@ -192,6 +192,16 @@ class Layout:
         return self.state / "cache"
 
     @property
+    def forgotten(self) -> Path:
+        """The list of what was withdrawn, as it was when the caches last forgot what is on it."""
+        return self.state / "forgotten.csv"
+
+    @property
+    def packed_shelves(self) -> Path:
+        """Earlier packed sets, one folder for each way of packing."""
+        return self.cache / "packed"
+
+    @property
     def recalled_snapshots(self) -> Path:
         """Earlier snapshots out of DVC, while `ingest` runs."""
         return self.cache / "snapshots"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prefect import flow
 
+from components.dataset.catch_up import forget_listed
 from components.dataset.fingerprint import refresh_sources
 from components.layout import Layout
 from components.params import load_params
@@ -34,6 +35,7 @@ def ingest(workspace: Path) -> list[str]:
     layout = Layout(workspace)
 
     def work() -> list[str]:
+        forget_listed(layout)  # here, too: after a pull no stage may have anything to do
         refresh_sources(load_params(layout.params), layout)
         done = sorted(bring_up_to_date(layout, kinds=("split", "pack")))
         # The retrain that this starts waits until this run lets go of the workspace.

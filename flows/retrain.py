@@ -12,6 +12,7 @@ from typing import Any
 
 from prefect import flow
 
+from components.dataset.catch_up import forget_listed
 from components.dataset.fingerprint import refresh_sources
 from components.layout import Layout
 from components.params import load_params
@@ -47,6 +48,7 @@ def retrain(workspace: Path) -> dict[str, Any]:
     layout = Layout(workspace)
 
     def work() -> dict[str, Any]:
+        forget_listed(layout)  # here, too: after a pull no stage may have anything to do
         refresh_sources(load_params(layout.params), layout)
         return finish(layout)
 

@@ -16,6 +16,7 @@ PLUMBING = {
     "components/capacity.py",
     "components/cluster.py",
     "components/console.py",
+    "components/dataset/catch_up.py",
     "components/dataset/files.py",
     "components/dataset/workers.py",
     "components/atomic.py",

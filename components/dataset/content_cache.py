@@ -7,6 +7,7 @@ an image was added. The cache never shapes a result: an entry of another `versio
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -16,6 +17,7 @@ from typing import Any
 from components.errors import ResourceError
 
 _BATCH = 500
+_WORD = re.compile(r"\w+")
 
 
 class ContentCache:
@@ -66,20 +68,22 @@ class ContentCache:
                 [(self._version, key, value) for key, value in sorted(values.items())],
             )
 
-    def forget(self, fragments: Iterable[str]) -> int:
-        """Delete every entry, of any version, whose key contains one of `fragments`.
+    def forget(self, parts: Iterable[str]) -> int:
+        """Delete every entry, of any version, one of whose key's words is one of `parts`.
 
         Returns
         -------
         int
             How many entries went.
         """
+        wanted = set(parts)
         with self._open() as database:
             database.execute("PRAGMA secure_delete = ON")
-            return sum(
-                database.execute("DELETE FROM entry WHERE instr(key, ?)", (fragment,)).rowcount
-                for fragment in fragments
-            )
+            # The index has all that this reads: no value is looked at.
+            entries = database.execute("SELECT version, key FROM entry").fetchall()
+            gone = [entry for entry in entries if wanted & set(_WORD.findall(entry[1]))]
+            database.executemany("DELETE FROM entry WHERE version = ? AND key = ?", gone)
+            return len(gone)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

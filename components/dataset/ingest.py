@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+from components.dataset.catch_up import forget_listed
 from components.dataset.config import DiagnosesParams
 from components.dataset.fingerprint import listed_sources
 from components.dataset.last_snapshot import find_base
 from components.dataset.snapshot import Base, write_snapshot
 from components.dataset.sources.catalog import fingerprint_source
-from components.dataset.sources.copies import folders_of_copies, remove_folders
+from components.dataset.sources.copies import folders_of_copies, remove_paths
 from components.dataset.withdrawn import read_withdrawn
 from components.errors import SourceError
 from components.layout import Layout
@@ -37,6 +38,7 @@ def run(params: Params, layout: Layout) -> None:
         after `data/sources.json` was written.
     """
     withdrawn = read_withdrawn(layout.withdrawn)
+    forget_listed(layout)
     sources = listed_sources(layout)
     base = _base_for_unreachable(layout, params.diagnoses)
     partial = layout.half_done_snapshot
@@ -84,7 +86,7 @@ def _base_for_unreachable(layout: Layout, diagnoses: DiagnosesParams) -> Base | 
 
 def _remove_copies(layout: Layout) -> None:
     """Remove what was downloaded and unpacked: withdrawn images are among it."""
-    gone, left = remove_folders(folders_of_copies(layout.cache))
+    gone, left = remove_paths(folders_of_copies(layout.cache))
     if gone:
         print(f"ingest: {', '.join(map(str, gone))} removed: withdrawn images were in the sources")
     for folder, why in left.items():

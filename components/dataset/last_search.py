@@ -1,4 +1,4 @@
-"""The last search for neighbours, kept in one file below `layout.cache`.
+"""The search for neighbours: names in `layout.cache`, and the last one, kept in one file there.
 
 The cache never shapes a result: a search of another `version` is not seen.
 """
@@ -13,11 +13,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.atomic import atomic_path
+from components.atomic import atomic_path, half_written
 from components.dataset.cells import NUM_PROBES, Cells
 from components.errors import ResourceError
+from components.left_behind import remove_left_behind
 
 LAST_SEARCH = "neighbours.npz"
+SHARED_KEYPOINTS = "pairs-"
+"""How the folder begins that a search's processes share, as long as it lasts."""
 NUM_NEIGHBOURS = 3
 """Nearest pictures of a keypoint that are looked for."""
 _DAMAGED = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
@@ -69,6 +72,7 @@ def remember(path: Path, version: str, search: Search) -> None:
         The disk is full.
     """
     cells, found = search.cells, search.neighbours
+    remove_left_behind(half_written(path), path.parent)
     with atomic_path(path) as temporary:
         np.savez(
             temporary,

@@ -45,7 +45,7 @@ def run(params: Params, layout: Layout) -> None:
     """Write `data/packed/`."""
     quality = read_table(layout.quality, ("image_id", "file_name", "sha256", "decodes"))
     spec = PackSpec(params.pack.image_size, params.pack.fit)
-    pack_images(quality, layout.images, spec, layout.packed, layout.cache / "packed")
+    pack_images(quality, layout.images, spec, layout.packed, layout.packed_shelves)
 
 
 @dataclass(frozen=True)
@@ -253,20 +253,32 @@ def _copy_rows(source: Path, rows: _Rows, hashes: Sequence[str], earlier: dict[s
 
 
 def _keep(target: Path, shelf: Path) -> None:
-    """Put a packed set on its shelf of the cache, and clear the oldest shelves."""
+    """Put a packed set on its shelf of the cache, and clear the oldest shelves.
+
+    Whenever this is killed, no pixels lie there without the index that says whose they are, and a
+    half-replaced set is not used.
+    """
     shelf.mkdir(parents=True, exist_ok=True)
-    for name in (SPEC, INDEX, IMAGES):  # the spec goes first: a half-replaced set is not used
-        (shelf / name).unlink(missing_ok=True)
-    for name in (IMAGES, INDEX, SPEC):
+    _clear(shelf)
+    for name in (INDEX, IMAGES, SPEC):
         try:
             os.link(target / name, shelf / name)
         except OSError:  # another disk, or one without links
             with atomic_path(shelf / name) as temporary:
                 shutil.copyfile(target / name, temporary)
     os.utime(shelf)
-    shelves = sorted(shelf.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in shelves[_KEPT_SPECS:]:
-        shutil.rmtree(old)
+    shelves = [path for path in shelf.parent.iterdir() if path.is_dir()]
+    whole = [path for path in shelves if (path / INDEX).is_file()]
+    whole.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in set(shelves) - set(whole[:_KEPT_SPECS]):
+        _clear(old)
+        old.rmdir()
+
+
+def _clear(shelf: Path) -> None:
+    """Remove all files of a shelf, also what a killed copy left; the index last."""
+    for path in sorted(shelf.iterdir(), key=lambda path: path.name == INDEX):
+        path.unlink()
 
 
 if __name__ == "__main__":

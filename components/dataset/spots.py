@@ -12,7 +12,6 @@ what they can change is searched.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +31,11 @@ from components.dataset.keypoints import (
     grey_picture,
     keypoints_version,
 )
-from components.dataset.last_search import LAST_SEARCH
+from components.dataset.last_search import LAST_SEARCH, SHARED_KEYPOINTS
 from components.dataset.likeness import LIKENESS_VERSION, likeness
 from components.dataset.neighbours import find_neighbours
 from components.dataset.workers import ProgressPrinter, Workers
+from components.left_behind import temporary_folder
 
 KEYPOINT_CACHE, PAIR_CACHE = "keypoints.sqlite", "pairs.sqlite"
 
@@ -100,8 +100,8 @@ def compare_all(pictures: Sequence[Picture], cache: Path) -> dict[tuple[str, str
     # By content: neither names nor the order of the rows make a difference.
     ordered = sorted(pictures, key=lambda picture: picture.sha256)
     cache.mkdir(parents=True, exist_ok=True)
-    with Workers() as workers, tempfile.TemporaryDirectory(dir=cache) as folder:
-        files = _collect_keypoints(ordered, cache, Path(folder), workers)
+    with Workers() as workers, temporary_folder(SHARED_KEYPOINTS, cache) as folder:
+        files = _collect_keypoints(ordered, cache, folder, workers)
         pairs = _candidates(files, ordered, cache, workers)
         verdicts = _judge(pairs, ordered, files, cache, workers)
     found = {}

@@ -12,24 +12,21 @@ from typing import Any
 
 import pandas as pd
 
+from components.dataset.catch_up import note_forgotten
 from components.dataset.exposed import exposed_versions, models_with, runs_with
-from components.dataset.forget import forget
-from components.dataset.left_out import left_out_of
+from components.dataset.forget import forget, forget_trainings
+from components.dataset.known_images import concerned, known_images
 from components.dataset.past_snapshots import past_snapshots
 from components.dataset.snapshot import read_manifest
 from components.dataset.withdrawn import ID_COLUMNS, Entry, append_withdrawn, read_withdrawn
 from components.errors import SourceError
 from components.layout import Layout
 from components.params import load_params
-from components.tables import read_table
-from components.training.checkpoint import absolute
-from components.training.finished import forget_all
 
 _NEXT = (
     "Next: `lesionflow retrain` makes a snapshot without them and trains anew. Then "
     "`dvc gc --workspace --cloud` erases every older snapshot from the cache and the remote."
 )
-_EMPTY_FILE = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 def withdraw(
@@ -59,21 +56,21 @@ def withdraw(
     given["patient_id"] = set(patient_ids)
     params = load_params(layout.params)
     versions = exposed_versions(layout, params.registry.uri)
-    known = _known_images(layout, [table for entry in versions for table in entry.tables.values()])
+    known = known_images(layout, [table for entry in versions for table in entry.tables.values()])
     names = _other_names(layout)
     _check_known(given, known, names, layout)
     _widen(given, names)
-    rows = known[_matches(known, given)]
-    hashes = set(rows["sha256"].dropna()) - {_EMPTY_FILE}
-    rows = known[_matches(known, given) | known["sha256"].isin(hashes)]
-    images = set(rows["image_id"]) | given["image_id"]
+    images, hashes = concerned(known, given)
     past = past_snapshots(layout, images)
     entries: set[Entry] = {(column, value) for column in ID_COLUMNS for value in given[column]}
     entries |= {("image_id", value) for value in images}
     entries |= {("sha256", value) for value in hashes}
     num_new = append_withdrawn(layout.withdrawn, entries)
-    forgotten = forget(layout, images, hashes)
-    trainings, trainings_left = _forget_trainings(params.storage, layout)
+    listed = read_withdrawn(layout.withdrawn)  # all of it: some may have come with a pull
+    forgotten = forget(layout, *concerned(known, listed.ids, listed.sha256))
+    if not forgotten.left:
+        note_forgotten(layout)
+    trainings, trainings_left = forget_trainings(params.storage, layout, shared=True)
     runs, runs_not_looked_into = runs_with(params.registry, layout, images, hashes)
     return {
         "withdrawn": {column: sorted(given[column]) for column in ID_COLUMNS},
@@ -146,6 +143,7 @@ def _remains(remains: Mapping[str, Any]) -> list[str]:
     lines += [
         f"  packed pixels in {remains['storage']}/content and in other machines' caches, if a "
         "training ran on a cluster",
+        "  the caches of other clones, until they have pulled data/withdrawn.csv and run",
         "  data/split_ledger.csv keeps ids and hashes, no picture",
     ]
     return lines
@@ -171,19 +169,6 @@ def _not_looked_into(remains: Mapping[str, Any]) -> list[str]:
 
 def _version(entry: Mapping[str, Any]) -> str:
     return f"snapshot {entry['version'][:12]} (commits: {', '.join(entry['commits']) or 'none'})"
-
-
-def _known_images(layout: Layout, exposures: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return ids and hashes of every image that this workspace or a model has seen."""
-    columns = [*ID_COLUMNS, "sha256"]
-    tables = [table.reindex(columns=columns) for table in exposures]
-    if layout.labels.is_file():
-        tables.append(read_table(layout.labels, columns)[columns])
-    if layout.manifest.is_file() and (left_out := left_out_of(read_manifest(layout.manifest))):
-        tables.append(pd.DataFrame(left_out, columns=columns))
-    if not tables:
-        return pd.DataFrame(columns=columns, dtype="str")
-    return pd.concat(tables, ignore_index=True).drop_duplicates(ignore_index=True)
 
 
 def _other_names(layout: Layout) -> list[tuple[str, set[str]]]:
@@ -217,8 +202,9 @@ def _check_known(
         if unknown:
             raise SourceError(
                 f"no image has the {column} {', '.join(sorted(unknown))}",
-                where=f"{layout.labels} and the registry",
-                fix="check the spelling; nothing was withdrawn",
+                where=f"{layout.labels}, {layout.split_ledger} and the registry",
+                fix="check the spelling; nothing was withdrawn. If its images are still to come, "
+                f"add the line `{column},{min(unknown)}` to data/withdrawn.csv",
             )
 
 
@@ -229,28 +215,3 @@ def _widen(given: dict[str, set[str]], names: Sequence[tuple[str, set[str]]]) ->
         for column, same in names:
             if given[column] & same:
                 given[column] |= same
-
-
-def _forget_trainings(storage: str, layout: Layout) -> tuple[list[str], dict[str, str]]:
-    """Remove checkpoints and finished models: which images they saw is not noted beside them.
-
-    Returns
-    -------
-    list of str
-        The folder, if it is gone.
-    dict of str to str
-        The folder, if it could not be removed, and why.
-    """
-    folder = f"{storage.rstrip('/')}/runs"
-    try:
-        found = forget_all(absolute(storage, layout.root))
-    except OSError as error:
-        return [], {folder: str(error).splitlines()[0]}
-    return [folder] if found else [], {}
-
-
-def _matches(known: pd.DataFrame, given: dict[str, set[str]]) -> pd.Series:
-    found = pd.Series(False, index=known.index)
-    for column, values in given.items():
-        found |= known[column].isin(values)
-    return found

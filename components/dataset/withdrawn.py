@@ -51,13 +51,17 @@ def read_withdrawn(path: Path) -> Withdrawn:
     return Withdrawn({kind: values[kind] for kind in ID_COLUMNS}, values["sha256"])
 
 
+def read_entries(path: Path) -> set[Entry]:
+    """Read the list as it is; raises as `read_withdrawn`."""
+    table = _read(path)
+    return set(zip(table["column"], table["value"], strict=True))
+
+
 def append_withdrawn(path: Path, entries: Iterable[Entry]) -> int:
     """Append those `entries` that are not listed yet; return how many were new."""
-    table = _read(path)
-    known = set(zip(table["column"], table["value"], strict=True))
-    new = sorted(set(entries) - known)
+    new = sorted(set(entries) - read_entries(path))
     if new:
-        write_table(pd.concat([table, pd.DataFrame(new, columns=_COLUMNS)]), path)
+        write_table(pd.concat([_read(path), pd.DataFrame(new, columns=_COLUMNS)]), path)
     return len(new)
 
 

@@ -13,8 +13,11 @@ import pandas as pd
 import pytest
 
 from components.dataset.withdrawn import read_withdrawn
+from components.errors import SourceError
 from components.layout import Layout
 from components.tables import LABEL_COLUMNS, write_table
+from flows.ingest import ingest
+from flows.retrain import retrain
 from flows.workspace import exclusive
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -233,3 +236,18 @@ def test_withdrawals_at_once_lose_nothing_that_was_said_to_be_withdrawn(workspac
         assert process.returncode in (0, 2), stderr
         assert (name in listed) == (process.returncode == 0)
         assert process.returncode == 0 or "another run is at work" in stderr
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("flow", [retrain, ingest], ids=["retrain", "ingest"])
+def test_a_run_first_forgets_what_was_withdrawn_in_another_clone(
+    workspace: Path, flow: Callable[[Path], object]
+) -> None:
+    layout = Layout(workspace)
+    copies = layout.cache / "downloads"
+    copies.mkdir(parents=True)
+    layout.withdrawn.write_text("column,value\nimage_id,A1\n")
+    layout.sources.write_text("no list")  # what comes next fails
+    with pytest.raises(SourceError):
+        flow(workspace)
+    assert not copies.exists()

@@ -18,8 +18,8 @@ def folders_of_copies(cache: Path) -> list[Path]:
     return [cache / DOWNLOADS, cache / UNPACKED]
 
 
-def remove_folders(folders: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
-    """Remove what is there of `folders`.
+def remove_paths(paths: Iterable[Path]) -> tuple[list[Path], dict[Path, str]]:
+    """Remove what is there of `paths`: folders as a whole, and files.
 
     Returns
     -------
@@ -30,13 +30,16 @@ def remove_folders(folders: Iterable[Path]) -> tuple[list[Path], dict[Path, str]
     """
     gone: list[Path] = []
     left: dict[Path, str] = {}
-    for folder in folders:
-        if not folder.is_dir():
+    for path in paths:
+        if not path.exists():
             continue
         try:
-            shutil.rmtree(folder)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         except OSError as error:
-            left[folder] = error.strerror or str(error)
+            left[path] = error.strerror or str(error)
         else:
-            gone.append(folder)
+            gone.append(path)
     return gone, left

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -213,6 +215,25 @@ def test_a_damaged_memory_is_one_clear_error(search: Searcher, tmp_path: Path) -
     with pytest.raises(ResourceError, match="the cache cannot be used") as error:
         search(random_pictures(20), memory)
     assert "delete the file" in str(error.value)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from components.atomic import atomic_path
+with atomic_path(Path(sys.argv[1])) as temporary:
+    temporary.write_bytes(b"descriptors")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_search(
+    search: Searcher, tmp_path: Path
+) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "memory.npz")], check=False)
+    assert list(tmp_path.glob(".memory.npz.*"))
+    search(random_pictures(20), tmp_path / "memory.npz")
+    assert list(tmp_path.iterdir()) == [tmp_path / "memory.npz"]
 
 
 def test_a_search_of_another_version_is_not_seen(search: Searcher, tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from PIL import Image, ImageFilter
 from components.dataset.decode import PackSpec, decode_to_square
 from components.dataset.pack import PackedImages, pack_images
 from components.errors import SourceError, TableError
+from components.tables import write_table
 
 SPEC = PackSpec(16, "crop")
 
@@ -134,6 +138,54 @@ def test_a_damaged_cache_is_not_used(tmp_path: Path) -> None:
         (shelf / name).unlink()  # the link, not the packed file
         (shelf / name).write_bytes(damage)
         assert content(pack(tmp_path, files)) == expected
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import pandas as pd
+from components.dataset.decode import PackSpec
+from components.dataset.pack import pack_images
+folder, step = Path(sys.argv[1]), int(sys.argv[2])
+seen = 0
+def kill_at_a_step(event, arguments):
+    global seen
+    if event in ("os.link", "os.remove") and any(f"{folder}/cache/" in str(a) for a in arguments):
+        seen += 1
+        if seen == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(kill_at_a_step)
+quality = pd.read_parquet(folder / "quality.parquet")
+spec = PackSpec(16, "crop")
+pack_images(quality, folder / "images", spec, folder / "again", folder / "cache")
+"""
+
+
+@pytest.mark.parametrize("step", range(1, 7))  # three files go, three come
+def test_a_kill_leaves_no_pixels_without_an_index(tmp_path: Path, step: int) -> None:
+    pack(tmp_path, {"a": JPEGS[0]})
+    quality = quality_of(tmp_path / "images", {"b": JPEGS[1]})
+    write_table(quality, tmp_path / "quality.parquet")
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(step)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    (shelf,) = (tmp_path / "cache").iterdir()
+    names = {path.name for path in shelf.iterdir()}
+    assert "images.npy" not in names or "index.parquet" in names
+    files = {"a": JPEGS[0], "b": JPEGS[1]}
+    assert content(pack(tmp_path, files)) == content(pack(tmp_path / "fresh", files))
+
+
+def test_half_made_shelves_and_half_written_files_go_with_the_next_set(tmp_path: Path) -> None:
+    files = {"a": JPEGS[0]}
+    pack(tmp_path, files)
+    (shelf,) = (tmp_path / "cache").iterdir()
+    (shelf / ".images.npy.1-a.npy").write_bytes(b"half")
+    other = tmp_path / "cache" / "other"
+    other.mkdir()
+    (other / "images.npy").write_bytes(b"pixels")
+    pack(tmp_path, files)
+    assert list((tmp_path / "cache").iterdir()) == [shelf]
+    assert set(content(shelf)) == {"images.npy", "index.parquet", "spec.json"}
 
 
 def test_content_id_follows_images_and_spec(tmp_path: Path) -> None:

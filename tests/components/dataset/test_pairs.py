@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +288,37 @@ def test_turned_off_it_finds_nothing_and_keeps_the_columns(tmp_path: Path) -> No
 def test_three_copies_are_chained(tmp_path: Path) -> None:
     files = {f"{name}.jpg": jpeg(skin(1)) for name in "cab"}
     assert list(evidence_of(Snapshot(tmp_path, files, {}).pairs())) == [("a", "b"), ("b", "c")]
+
+
+SEARCH = """
+import sys
+from pathlib import Path
+import pandas as pd
+from components.dataset.config import PairsParams
+from components.dataset.pairs import find_pairs
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    tables = [pd.read_parquet(folder / name) for name in ("labels.parquet", "quality.parquet")]
+    find_pairs(*tables, folder / "images", PairsParams(), folder / "cache")
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_the_next_search_removes_what_a_killed_one_left(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    snapshot = Snapshot(tmp_path, {f"i{n}.jpg": jpeg(skin(n)) for n in range(40)}, {})
+    write_table(snapshot.labels, tmp_path / "labels.parquet")
+    write_table(snapshot.quality, tmp_path / "quality.parquet")
+    (tmp_path / "search.py").write_text(SEARCH)
+    command = [sys.executable, str(tmp_path / "search.py"), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as search:
+        assert search.stdout is not None
+        assert any("40 new" in line for line in search.stdout)
+        search.send_signal(how)
+    assert [path for path in snapshot.cache.iterdir() if path.is_dir()], "it was too fast to kill"
+    snapshot.pairs()
+    assert [path for path in snapshot.cache.iterdir() if path.is_dir()] == []
 
 
 @pytest.mark.parametrize(("data", "message"), [(None, "it is gone"), (b"x", "it changed since")])

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 
 from components.dataset import ingest, measure, pack
+from components.dataset.catch_up import forget_listed
 from components.dataset.content_cache import ContentCache
 from components.dataset.fingerprint import refresh_sources
 from components.dataset.measures import measures_version
@@ -25,6 +27,7 @@ from components.layout import Layout
 from components.params import Params, load_params
 from components.recipes import compose_recipe
 from components.registry.versions import open_registry
+from components.splitting.ledger import append
 from components.tables import read_table, write_table
 
 ROWS = [("A1", "L1", "mel"), ("A2", "L1", "mel"), ("A3", "L2", "nv"), ("A4", "L3", "nv")]
@@ -310,6 +313,166 @@ def test_whatever_may_hold_a_picture_leaves_the_caches(layout: Layout, jpeg) -> 
     assert not any(folder.exists() for folder in folders)
 
 
+def test_what_killed_searches_left_leaves_the_caches(layout: Layout) -> None:
+    left = [layout.cache / name for name in ("pairs-1-a/descriptors.npy", "tmpab12/points.npy")]
+    left += [layout.cache / f".neighbours.npz.{name}.npz" for name in ("1-a", "ab12")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"descriptors")
+    found = withdraw(layout, ["A1"], [], [])
+    assert anywhere_in(layout.cache, b"descriptors") == []
+    assert ".lesionflow/cache/pairs-1-a" in found["cache_folders"]
+
+
+def fill_caches(layout: Layout) -> Path:
+    """Measure and pack what there is; return the shelf of the packed set."""
+    params = load_params(layout.params)
+    measure.run(params, layout)
+    pack.run(params, layout)
+    (shelf,) = layout.packed_shelves.iterdir()
+    return shelf
+
+
+def test_packed_pixels_without_an_index_leave_the_caches(layout: Layout) -> None:
+    shelf = fill_caches(layout)
+    half = layout.packed_shelves / "half"
+    half.mkdir()
+    (half / "images.npy").write_bytes(b"a withdrawn picture")
+    (shelf / ".images.npy.1-a.npy").write_bytes(b"a withdrawn picture")
+    layout.withdrawn.write_text("column,value\nimage_id,Z9\n")
+    found = withdraw(layout, ["Z9"], [], [])  # no picture here: the whole set stays
+    assert anywhere_in(layout.cache, b"a withdrawn picture") == []
+    assert ".lesionflow/cache/packed/half" in found["cache_folders"]
+    assert (shelf / "images.npy").is_file()
+
+
+def test_a_damaged_cache_is_removed_and_all_the_rest_is_done(layout: Layout) -> None:
+    shelf = fill_caches(layout)
+    measures = layout.cache / measure.CACHE_FILE
+    journal = measures.with_name(f"{measures.name}-wal")
+    for path in (measures, journal, shelf / "index.parquet"):
+        path.unlink(missing_ok=True)
+        path.write_bytes(b"damaged" * 1000)
+    (layout.cache / "downloads").mkdir()
+    storage = layout.root / load_params(layout.params).storage
+    (storage / "runs" / "resnet18-0").mkdir(parents=True)
+    found = withdraw(layout, ["A1"], [], [])
+    gone = [measures, shelf, layout.cache / "downloads", storage / "runs"]
+    assert not any(path.exists() for path in [journal, *gone])
+    named = {path.relative_to(layout.root).as_posix() for path in gone}
+    assert named == set(found["cache_folders"])
+    assert ".lesionflow/cache/measures.sqlite" in withdrawal_text(found)
+
+
+def pull(layout: Layout, *lines: str) -> None:
+    """Put the list in place that was written in another clone."""
+    layout.withdrawn.write_text("\n".join(["column,value", *lines, ""]))
+
+
+def set_storage(layout: Layout, storage: str) -> None:
+    text = layout.params.read_text()
+    at = text.index("storage:")
+    line = text[at:].splitlines()[0]
+    layout.params.write_text(text.replace(line, f"storage: {storage}"))
+
+
+def leave_training(storage: Path) -> Path:
+    folder = storage / "runs" / "resnet18-0"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def known_measures(layout: Layout) -> set[str]:
+    """Return the images whose measurements the caches hold."""
+    by_id = read_table(layout.quality).set_index("sha256")["image_id"]
+    store = ContentCache(layout.cache / measure.CACHE_FILE, measures_version())
+    return set(by_id[list(store.get(by_id.index))])
+
+
+@pytest.mark.parametrize("by", [forget_listed, retake], ids=["before a run", "ingest"])
+def test_what_another_clone_has_withdrawn_leaves_the_caches_here(
+    layout: Layout, by: Callable[[Layout], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shelf = fill_caches(layout)
+    training = leave_training(layout.root / load_params(layout.params).storage)
+    by(layout)
+    assert known_measures(layout) == {"A1", "A2", "A3", "A4"}
+    assert training.is_dir()
+    sha256 = read_table(layout.labels).set_index("image_id")["sha256"]["A3"]
+    pull(layout, "lesion_id,L1", f"sha256,{sha256}")
+    by(layout)
+    assert known_measures(layout) == {"A4"}
+    assert not shelf.exists()
+    assert not training.exists()
+    assert "withdrawn in another clone: 4 entries removed" in capsys.readouterr().out
+    training.mkdir(parents=True)  # a new one, without them
+    by(layout)
+    assert training.is_dir()
+
+
+def test_a_withdrawal_is_not_forgotten_twice_here(layout: Layout) -> None:
+    withdraw(layout, ["A1"], [], [])
+    training = leave_training(layout.root / load_params(layout.params).storage)
+    forget_listed(layout)
+    assert training.is_dir()
+
+
+def test_caches_filled_again_at_an_earlier_commit_forget_again(layout: Layout) -> None:
+    pull(layout, "image_id,A1")
+    forget_listed(layout)
+    pull(layout)
+    forget_listed(layout)
+    fill_caches(layout)
+    pull(layout, "image_id,A1")
+    forget_listed(layout)
+    assert known_measures(layout) == {"A2", "A3", "A4"}
+
+
+def test_a_storage_that_others_may_train_with_is_cleared_where_it_was_withdrawn_only(
+    layout: Layout, tmp_path: Path
+) -> None:
+    set_storage(layout, str(tmp_path / "shared"))
+    training = leave_training(tmp_path / "shared")
+    pull(layout, "image_id,A1")
+    forget_listed(layout)
+    assert training.is_dir()
+    withdraw(layout, ["A1"], [], [])
+    assert not training.exists()
+
+
+def test_withdrawing_again_forgets_all_that_is_listed(layout: Layout) -> None:
+    fill_caches(layout)
+    labels = read_table(layout.labels).set_index("image_id")
+    pull(layout, "image_id,A1", f"sha256,{labels['sha256']['A1']}")
+    layout.labels.unlink()  # nothing but the list says what A1's bytes were
+    withdraw(layout, ["A1"], [], [])
+    assert known_measures(layout) == {"A2", "A3", "A4"}
+    assert list(layout.packed_shelves.iterdir()) == []
+
+
+def test_what_only_the_ledger_knows_can_be_withdrawn(layout: Layout, ham) -> None:
+    labels = read_table(layout.labels)
+    append(layout.split_ledger, labels[["image_id"]].assign(split="train"), labels)
+    version = commit(layout, "")
+    use(layout, ham(ROWS[:3], "fewer"))  # the source with A4 is dropped
+    found = withdraw(layout, [], ["L3"], [])
+    assert found["images"] == ["A4"]
+    assert found["remains"]["snapshots"][0]["commits"] == [version]
+    hashes = labels.set_index("image_id")["sha256"]
+    assert read_withdrawn(layout.withdrawn).sha256 == {hashes["A4"]}
+
+
+def test_what_is_still_to_come_is_withdrawn_by_its_line(layout: Layout, ham, tmp_path) -> None:
+    with pytest.raises(SourceError, match="add the line `patient_id,P9`"):
+        withdraw(layout, [], [], ["P9"])
+    with layout.withdrawn.open("a") as listed:
+        listed.write("lesion_id,M9\n")
+    assert withdraw(layout, [], ["M9"], [])["images"] == []
+    use(layout, tmp_path / "ham", ham([("B1", "M9", "mel")], "later", pictures={"B1": 9}))
+    assert ids(layout) == ["A1", "A2", "A3", "A4"]
+
+
 def test_models_and_checkpoints_that_trainings_left_go(layout: Layout) -> None:
     storage = layout.root / load_params(layout.params).storage
     for folder in (storage / "runs" / "resnet18-0" / "identity", layout.trained / "resnet18-0"):
@@ -326,10 +489,7 @@ def test_a_storage_that_cannot_be_reached_is_named(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    text = layout.params.read_text()
-    at = text.index("storage:")
-    line = text[at:].splitlines()[0]
-    layout.params.write_text(text.replace(line, "storage: s3://lesions/storage"))
+    set_storage(layout, "s3://lesions/storage")
     found = withdraw(layout, ["A1"], [], [])
     assert list(found["remains"]["cache_folders"]) == ["s3://lesions/storage/runs"]
     assert "s3://lesions/storage/runs, which could not be removed" in withdrawal_text(found)
