@@ -76,6 +76,7 @@ def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     log = prefect_home(layout) / "temporary-server.log"
+    log.parent.mkdir(parents=True, exist_ok=True)  # with PREFECT_HOME set, nobody else makes it
     with log.open("wb") as lines:
         server = subprocess.Popen(
             [sys.executable, "-m", "flows.temporary_server", str(port)],

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import psutil
@@ -30,8 +33,10 @@ from tasks.graph import Stage
 from tasks.journal import note
 
 _DVC_FAILED = "ERROR: failed to reproduce"  # the message of the stage, or of ours, says more
-_running: dict[subprocess.Popen[str], str] = {}
+_COMMAND_ENDED = re.compile(re.escape(_DVC_FAILED) + r".* exited with (-?\d+)$")
+_running: dict[subprocess.Popen[bytes], str] = {}
 _running_lock = threading.Lock()
+_ending = threading.Lock()
 
 
 class StageError(LesionflowError):
@@ -85,8 +90,7 @@ def run_stage(
     tail: deque[str] = deque(maxlen=30)
     progress = ProgressArtifact(stage.name)
     with _subprocess(stage.name, workspace, environment) as process:
-        assert process.stdout is not None
-        for line in map(str.rstrip, process.stdout):
+        for line in map(str.rstrip, _lines(process)):
             seen = Progress.parse(line)
             if seen is not None:
                 progress.update(seen)
@@ -168,13 +172,26 @@ def _stage_error(
             fix="free some space and run the same command again",
         )
         return StageError(stage.name, str(full), full.exit_code)
+    if _killed(tail):
+        killed = ResourceError(
+            "its process was killed (SIGKILL)",
+            where="the machine that the flow runs on",
+            fix="it probably ran out of memory: free some, or use a machine with more",
+        )
+        return StageError(stage.name, str(killed), killed.exit_code)
     return StageError(stage.name, f"DVC ended with exit code {code}:\n{last}", BUG_EXIT_CODE)
+
+
+def _killed(tail: Iterable[str]) -> bool:
+    """Whether DVC says of its command that it was killed: directly, or below a shell."""
+    ends = filter(None, map(_COMMAND_ENDED.match, tail))
+    return any(int(end[1]) in (-signal.SIGKILL, 128 + signal.SIGKILL) for end in ends)
 
 
 @contextmanager
 def _subprocess(
     stage: str, workspace: Path, environment: Mapping[str, str]
-) -> Iterator[subprocess.Popen[str]]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run `dvc repro` of one stage, in a session of its own so that it can be ended as a whole."""
     python = Path(sys.executable)
     own = {
@@ -191,8 +208,6 @@ def _subprocess(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
         start_new_session=True,
     )
     with _running_lock:
@@ -205,22 +220,46 @@ def _subprocess(
             del _running[process]
 
 
-def end_process_group(process: subprocess.Popen[str], grace_seconds: float = 10) -> None:
-    """End a stage and everything that it started: ask first, then kill."""
-    import signal
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """Yield what a stage prints until DVC has ended, and end what that has left at work.
 
-    if process.poll() is not None:
-        return
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, how)
-        except ProcessLookupError:
-            return
-        # DVC ends at once, and the command that it runs may not: it would keep our pipe open.
-        end = time.monotonic() + grace_seconds
-        while _at_work(process.pid) and time.monotonic() < end:
-            time.sleep(0.1)
-        process.poll()
+    Not until the pipe is closed: the workers of a stage that was killed have it, too.
+    """
+    assert process.stdout is not None
+    begun = b""
+    with process.stdout as pipe:
+        while True:
+            ended = process.poll() is not None
+            if ended:
+                end_process_group(process)
+            ready = wait([pipe.fileno()], timeout=0 if ended else 0.5)
+            # All that a pipe can hold: after the end, nothing more is waited for.
+            read = os.read(pipe.fileno(), 1 << 20) if ready else b""
+            *whole, begun = (begun + read).replace(b"\r", b"\n").split(b"\n")
+            for line in whole:
+                yield line.decode(errors="replace")
+            if ended or (ready and not read):
+                break
+    yield begun.decode(errors="replace")
+
+
+def end_process_group(process: subprocess.Popen[bytes], grace_seconds: float = 10) -> None:
+    """End a stage and everything that it started: ask first, then kill.
+
+    Its first process may have ended, and others of its group not.
+    """
+    process.poll()
+    with _ending:  # who is ending already is not asked again by another thread
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(process.pid, how)
+            except ProcessLookupError:
+                return
+            # DVC ends at once, and the command that it runs may not.
+            end = time.monotonic() + grace_seconds
+            while _at_work(process.pid) and time.monotonic() < end:
+                time.sleep(0.1)
+            process.poll()
 
 
 def _at_work(group: int) -> bool:

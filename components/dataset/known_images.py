@@ -19,7 +19,8 @@ _EMPTY_FILE = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 def known_images(layout: Layout, exposures: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
     """Return ids and hashes of every image in the snapshot, the split's ledger or `exposures`.
 
-    The snapshot also knows pictures that it left out for their diagnosis. The ledger has what took part in a split at any time, whatever became of its source.
+    The snapshot also knows pictures that it left out for their diagnosis; the ledger has what took
+    part in a split at any time, whatever became of its source.
     """
     columns = [*ID_COLUMNS, "sha256"]
     tables = [*exposures, read_ledger(layout.split_ledger).rows]

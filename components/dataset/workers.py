@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import Self, TypeVar
 
@@ -138,7 +140,9 @@ class Workers:
         self, work: Callable[[Item], Result], items: Sequence[Item]
     ) -> Future[list[Result]]:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.num_processes, _context(work.__module__))
+            self._pool = ProcessPoolExecutor(
+                self.num_processes, _context(work.__module__), initializer=_end_with_parent
+            )
         with _one_thread_each():
             return self._pool.submit(_work_on, work, items)
 
@@ -156,6 +160,18 @@ def _context(module: str) -> BaseContext:
     # Imported once, and not in each process: the work, and what a stage's own module imports.
     context.set_forkserver_preload([module, "components.stage", "components.tables"])
     return context
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that it works for is gone: nobody else would end it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch(sentinel: int) -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
 
 
 @contextmanager

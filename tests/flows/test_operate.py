@@ -56,6 +56,18 @@ def test_the_ui_is_found_while_it_runs_and_leaves_nothing_when_it_is_terminated(
     assert not answers(url)
 
 
+def test_a_database_in_another_place_needs_nothing_in_the_workspace(
+    workspace: Path, lesionflow: Command, edit_params: Callable[..., None], tmp_path: Path
+) -> None:
+    edit_params(workspace, sources=[{"kind": "ham10000", "uri": "/nowhere/at/all"}])  # a short run
+    home = tmp_path / "home" / "prefect"
+    done = lesionflow(workspace, "retrain", PREFECT_HOME=str(home))
+    assert done.returncode == 2
+    assert "/nowhere/at/all" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (home / "prefect.db").is_file()
+
+
 @pytest.mark.slow
 def test_schedule_plans_the_runs_of_params(
     workspace: Path, edit_params: Callable[..., None], tmp_path: Path
