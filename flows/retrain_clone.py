@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -25,7 +25,7 @@ from components.layout import Layout
 from components.left_behind import owned_folder, remove_left_behind
 from components.params import Params, load_params
 from components.repository import RecordError, TransferError
-from components.unpushed import forget_old, keep, take_up
+from components.unpushed import forget_old, working_cache
 from flows.alone import of_deployment
 from flows.hooks import hooks
 from flows.pipeline import RunError, today
@@ -33,7 +33,7 @@ from flows.promote import finish
 from flows.time_limit import TimeLimitError, time_limit
 from tasks.links import described
 from tasks.notifications import tell_champion
-from tasks.sync import clone, pull, push, record
+from tasks.sync import clone, has_own_cache, pull, push, record
 
 _PREFIX = "lesionflow-clone-"
 _T = TypeVar("_T")
@@ -68,8 +68,9 @@ def retrain_clone(
         record_on: Branch that gets dvc.lock and the split's ledger as a commit; empty: no record,
             and the next run starts from what `ref` has.
         cache: Folder that lasts, for DVC's cache: what is there is not pulled again, and what a
-            killed run has finished is found. Empty: in the clone; where the run fails, it is kept
-            for the next one on this machine.
+            killed run has finished is found. Empty: what .dvc/config says; else a folder for
+            temporary files, which a run that fails or is killed leaves for the next one of the
+            same repository, ref and record on this machine.
 
     Returns
     -------
@@ -93,10 +94,10 @@ def retrain_clone(
         params = load_params(layout.params)
         _check_outlives(params)
         hours = params.schedule.timeout_hours if of_deployment() else None
-        with _nothing_made_twice(layout.root, repository, cache):
+        with _lasting_cache(layout.root, cache, (repository, ref, record_on)) as lasting:
             try:
                 with described(layout), time_limit(hours):
-                    pull(layout.root, remote, cache)
+                    pull(layout.root, remote, lasting)
                     refresh_sources(params, layout)
                     outcome = finish(layout)
             except (RunError, TimeLimitError):
@@ -118,25 +119,41 @@ def _leave(
 
 
 @contextmanager
-def _nothing_made_twice(root: Path, repository: str, cache: Path | None) -> Iterator[None]:
-    """Give the clone at `root` what a failed run here has kept; keep what it has if it fails, too.
+def _lasting_cache(
+    root: Path, cache: Path | None, of_runs: tuple[str, str, str | None]
+) -> Iterator[Path | None]:
+    """Yield where the clone at `root` shall have its DVC cache; None: where its config says.
 
-    An error of a push or of the record, after all the work, says where that is.
+    That is `cache`, or a folder that outlives a failure and a kill, with what an earlier run of
+    the same repository, ref and record (`of_runs`) has left. An error of a push or of the record,
+    after all the work, says where that is.
     """
-    if cache is None and take_up(root, repository, _parent()):
-        get_run_logger().info("goes on with what a failed run has kept here")
+    if cache is not None:
+        with _kept_in(lambda: cache):
+            yield cache
+    elif has_own_cache(root):
+        yield None
+    else:
+        with working_cache(*of_runs, _parent()) as working:
+            if working.taken_up:
+                get_run_logger().info("goes on with what an earlier run has left here")
+            with _kept_in(lambda: None if working.is_empty() else working.folder):
+                yield working.cache
+
+
+@contextmanager
+def _kept_in(place: Callable[[], Path | None]) -> Iterator[None]:
+    """Say of an error where what was made is kept, if it is."""
     try:
         yield
     except BaseException as error:
-        place = cache or keep(root, repository, _parent())
-        if place is None:  # nothing was made, or it is where the clone's .dvc/config has the cache
+        kept = place()
+        if kept is None:  # nothing was made
             raise
-        get_run_logger().warning("what this run has made is kept in %s", place)
+        get_run_logger().warning("what this run has made is kept in %s", kept)
         if not isinstance(error, (TransferError, RecordError)):
             raise
-        again = (
-            f"; run it again on this machine: with what is kept in {place} nothing is made twice"
-        )
+        again = f"; run it again on this machine: with what is kept in {kept} nothing is made twice"
         raise type(error)(error.what, where=error.where, fix=error.fix + again) from error
 
 
