@@ -129,6 +129,11 @@ def write_record(folder: Path, branch: str, message: str) -> str | None:
     return commit
 
 
+def is_changed(folder: Path, file: Path) -> bool:
+    """Tell whether `file` of the clone is another one than the commit has."""
+    return bool(_git(folder, "status", "--porcelain", "--ignored", "--", str(file)))
+
+
 def check_same_code(folder: Path) -> None:
     """Check that the code of the clone is the code that runs here.
 

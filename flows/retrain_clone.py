@@ -2,8 +2,8 @@
 
 Runs on a work pool (`infra/prefect/clone.yaml`). Clones the repository, pulls by DVC, does what
 `retrain` does, pushes data and results, and records `dvc.lock` and the split's ledger as a commit
-on a branch. What a failed run has done is recorded too, so the next one goes on from there; what
-could not be pushed is kept for the next one on this machine.
+on a branch; only then the champion may move. What a failed run has done is recorded too, so the
+next one goes on from there; what could not be pushed is kept for the next one on this machine.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from components.errors import ParamsError
 from components.layout import Layout
 from components.left_behind import owned_folder, remove_left_behind
 from components.params import Params, load_params
-from components.repository import RecordError, TransferError
+from components.repository import RecordError, TransferError, is_changed
 from components.unpushed import forget_old, working_cache
 from flows.alone import of_deployment
 from flows.hooks import hooks
@@ -36,6 +36,7 @@ from tasks.notifications import tell_champion
 from tasks.sync import clone, has_own_cache, pull, push, record
 
 _PREFIX = "lesionflow-clone-"
+_DONE = "every stage is done"
 _T = TypeVar("_T")
 # A form and a variable that is not set (infra/prefect/clone.yaml) leave an empty text.
 Optionally = Annotated[_T | None, BeforeValidator(lambda given: None if given == "" else given)]
@@ -66,7 +67,8 @@ def retrain_clone(
         ref: Branch, tag or commit to start from.
         remote: Name of the DVC remote to pull from and push to; empty: the repository's default.
         record_on: Branch that gets dvc.lock and the split's ledger as a commit; empty: no record,
-            and the next run starts from what `ref` has.
+            and the next run starts from what `ref` has. Then the ledger of the split that the
+            champion was trained by is lost, unless `ref` has it whole: the run warns.
         cache: Folder that lasts, for DVC's cache: what is there is not pulled again, and what a
             killed run has finished is found. Empty: what .dvc/config says; else a folder for
             temporary files, which a run that fails or is killed leaves for the next one of the
@@ -84,7 +86,8 @@ def retrain_clone(
     TimeLimitError
         This run belongs to a deployment and took longer than `schedule.timeout_hours`; as above.
     TransferError, RecordError
-        What was made could not be pushed or recorded; says where it is kept.
+        What was made could not be pushed or recorded, and no champion moved; says where it is
+        kept.
     ParamsError
         The ref or the remote does not exist, or the registry would be removed with the clone.
     """
@@ -99,21 +102,30 @@ def retrain_clone(
                 with described(layout), time_limit(hours):
                     pull(layout.root, remote, lasting)
                     refresh_sources(params, layout)
-                    outcome = finish(layout)
+                    return finish(layout, lambda: _leave(layout, commit, _DONE, remote, record_on))
             except (RunError, TimeLimitError):
                 with suppress(TransferError, RecordError):  # shown by the task; it failed before
                     _leave(layout, commit, "unfinished", remote, record_on)
                 raise
-            _leave(layout, commit, outcome["decision"]["reason"], remote, record_on)
-            return outcome
 
 
 def _leave(
     layout: Layout, commit: str, ending: str, remote: str | None, record_on: str | None
 ) -> None:
-    """Push what `dvc.lock` names, then record it: a record never names what nobody can pull."""
+    """Push what `dvc.lock` names, then record it: a record never names what nobody can pull.
+
+    Before the champion moves: by a split that no record holds, the next run could not promote
+    anything. A promotion changes nothing that is recorded.
+    """
     push(layout.root, remote)
-    if record_on is not None:
+    if record_on is None:
+        if is_changed(layout.root, layout.split_ledger):
+            get_run_logger().warning(
+                "the split's ledger has grown, and goes with the clone: when there are new images "
+                "some day, the gate split_ledger may refuse every model, for they are dealt anew; "
+                "give record_on a branch, or keep the ledger of all images on the ref"
+            )
+    else:
         message = f"{flow_run.name}: {ending}\n\nCode: {commit}\nFlow run: {flow_run.id}\n"
         record(layout.root, record_on, message)
 
