@@ -2,7 +2,8 @@
 
 The record is what the next run must know and what is small: `dvc.lock`, the split's ledger and
 what else `RECORD` names. A commit of the record has the files of the commit that the run started
-from, so that checking it out gives code, parameters and results that belong together.
+from, so that checking it out gives code, parameters and results that belong together. Withdrawn
+stays what any of them withdraws: the commit, the record, or the repository's default branch.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from components.atomic import write_text
+from components.dataset.withdrawn import append_withdrawn, entries_of
 from components.errors import LesionflowError, ParamsError
 
+_WITHDRAWN = "data/withdrawn.csv"
 RECORD = (
     "dvc.lock",
     "data/reference_profile.json",
@@ -23,6 +27,7 @@ RECORD = (
     "data/split_ledger.csv",
     "data/test_uses.json",
     "data/weights.json",
+    _WITHDRAWN,
 )
 """What a run writes that belongs into Git."""
 _CODE = ("components", "flows", "tasks")
@@ -45,6 +50,7 @@ class RecordError(LesionflowError):
 def clone(repository: str, ref: str, folder: Path) -> str:
     """Clone `repository` into `folder` at `ref`: a branch, a tag or a commit.
 
+    What its default branch withdraws is withdrawn there, too.
     What a clone that did not get through has left in `folder` is removed: it may be tried again.
 
     Returns
@@ -58,6 +64,8 @@ def clone(repository: str, ref: str, folder: Path) -> str:
         The repository cannot be reached.
     ParamsError
         It has no such ref, or its URL holds a password.
+    TableError
+        Its list of what was withdrawn cannot be read.
     """
     _check_url(repository)
     was_there = folder.exists()
@@ -75,11 +83,15 @@ def clone(repository: str, ref: str, folder: Path) -> str:
             fix="correct the ref, or push it to the repository",
         )
     _git(folder, "checkout", "--quiet", "--detach", commit)
+    _withdraw_all(folder)
     return commit
 
 
 def take_record(folder: Path, branch: str) -> bool:
-    """Put the last record on `branch` in place; return whether there is one."""
+    """Put the last record on `branch` in place; return whether there is one.
+
+    What it withdraws comes on top of what the clone does.
+    """
     last = _commit(folder, f"refs/remotes/origin/{branch}")
     if last is None:
         return False
@@ -87,7 +99,22 @@ def take_record(folder: Path, branch: str) -> bool:
     if not listed:
         return False
     _git(folder, "checkout", "--quiet", last, "--", *listed)
+    _withdraw_all(folder)
     return "dvc.lock" in listed
+
+
+def _withdraw_all(folder: Path) -> None:
+    """Add to the list in place what the commit and the default branch withdraw.
+
+    A commit from before a withdrawal, or a record, would take the pictures again.
+    """
+    listed = folder / _WITHDRAWN
+    for commit in ("HEAD", "refs/remotes/origin/HEAD"):
+        found = _run(folder, "show", f"{commit}:{_WITHDRAWN}")
+        if found.returncode == 0 and not listed.is_file():
+            write_text(listed, found.stdout)
+        elif found.returncode == 0:
+            append_withdrawn(listed, entries_of(found.stdout, f"{_WITHDRAWN} of {commit}"))
 
 
 def write_record(folder: Path, branch: str, message: str) -> str | None:
@@ -127,6 +154,11 @@ def write_record(folder: Path, branch: str, message: str) -> str | None:
             fix="run it again: it finds what is done; let one run at a time record on a branch",
         ) from error
     return commit
+
+
+def is_changed(folder: Path, file: Path) -> bool:
+    """Tell whether `file` of the clone is another one than the commit has."""
+    return bool(_git(folder, "status", "--porcelain", "--ignored", "--", str(file)))
 
 
 def check_same_code(folder: Path) -> None:

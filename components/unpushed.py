@@ -1,72 +1,143 @@
-"""What a failed run in a clean clone has made, pushed or not: its DVC cache, for the next run here.
+"""The DVC caches of runs in clean clones: what is not pushed yet outlives the clone, and a kill.
 
-One for each repository, and for a week at most.
+A run works in a folder of its own from the beginning and removes it when all is pushed and
+recorded. What a failed or killed run leaves, the next run of the same repository, ref and record
+on this machine takes up, within a week. Whoever works in a folder holds its lock, which the kernel
+releases when the process ends, however it ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 _PREFIX = "lesionflow-unpushed-"
 _KEPT_SECONDS = 7 * 24 * 3600.0
-_CACHE = ".dvc/cache"
 
 
-def keep(root: Path, repository: str, parent: Path) -> Path | None:
-    """Move the DVC cache of the clone at `root` into a folder of its own below `parent`.
+@dataclass(frozen=True)
+class WorkingCache:
+    """A DVC cache that this process holds.
 
-    Returns
-    -------
-    Path or None
-        The folder, which only this user may read; None if the clone holds no cache.
+    Attributes
+    ----------
+    folder
+        What to name to people; only this user may read it.
+    taken_up
+        Whether an earlier run has left something in it.
     """
-    cache = root / _CACHE
-    if not cache.is_dir():
-        return None
-    earlier = _folders(parent, _name(repository))
-    kept = Path(tempfile.mkdtemp(prefix=_name(repository), dir=parent))
-    shutil.move(cache, kept / "cache")
-    for folder in earlier:
-        shutil.rmtree(folder, ignore_errors=True)
-    return kept
+
+    folder: Path
+    taken_up: bool
+
+    @property
+    def cache(self) -> Path:
+        """DVC's cache in it."""
+        return _cache(self.folder)
+
+    def is_empty(self) -> bool:
+        """Tell whether nothing was made or pulled yet."""
+        return _is_empty(self.folder)
 
 
-def take_up(root: Path, repository: str, parent: Path) -> bool:
-    """Move what was kept of `repository` into the clone at `root`, as its DVC cache.
+@contextmanager
+def working_cache(
+    repository: str, ref: str, record_on: str | None, parent: Path
+) -> Iterator[WorkingCache]:
+    """Hold a cache below `parent`: the last one that such a run has left here, or a new one.
 
-    Returns
-    -------
-    bool
-        Whether there was anything. Of several runs at once, one gets it.
+    It is removed when the block succeeds, or has put nothing into it; else it is kept. What
+    another live run holds is not taken.
     """
-    for folder in _folders(parent, _name(repository)):
+    name = _name(repository, ref, record_on)
+    folder, lock = _take(name, parent)
+    try:
+        working = WorkingCache(folder, taken_up=not _is_empty(folder))
+        working.cache.mkdir(exist_ok=True)
+        os.utime(folder)  # the week begins anew
         try:
-            (folder / "cache").rename(root / _CACHE)
-        except FileNotFoundError:
-            continue
+            yield working
+        except BaseException:
+            if working.is_empty():
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                os.utime(folder)
+            raise
         shutil.rmtree(folder, ignore_errors=True)
-        return True
-    return False
+    finally:
+        os.close(lock)
 
 
 def forget_old(parent: Path) -> None:
-    """Remove what no run has taken up for a week, whatever its repository."""
-    for folder in _folders(parent, _PREFIX):
-        if folder.stat().st_mtime < time.time() - _KEPT_SECONDS:
+    """Remove what no run has taken up for a week, and none holds, whatever its repository."""
+    for last_used, folder in _folders(parent, _PREFIX):
+        lock = _lock(folder) if last_used < time.time() - _KEPT_SECONDS else None
+        if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
 
-def _name(repository: str) -> str:
-    return f"{_PREFIX}{hashlib.sha256(repository.encode()).hexdigest()[:12]}-"
+def _take(name: str, parent: Path) -> tuple[Path, int]:
+    """Return a folder of that name, the last used one first, and its lock."""
+    for _, folder in _folders(parent, name):
+        lock = _lock(folder)
+        if lock is not None:
+            return folder, lock
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=name, dir=parent))
+        lock = _lock(folder)
+        if lock is not None:  # else another run took it in between
+            return folder, lock
 
 
-def _folders(parent: Path, prefix: str) -> list[Path]:
-    """Return the folders of that name which are ours: anybody may write where `parent` is."""
-    return [
-        path for path in sorted(parent.glob(f"{prefix}*")) if path.lstat().st_uid == os.getuid()
-    ]
+def _lock(folder: Path) -> int | None:
+    """Return the open, locked `folder`; None if a live process holds it, or it is gone."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who held it before may have removed it: then this is the lock of nothing.
+        if folder.stat().st_ino == os.fstat(lock).st_ino:
+            return lock
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(lock)
+    return None
+
+
+def _cache(folder: Path) -> Path:
+    return folder / "cache"
+
+
+def _is_empty(folder: Path) -> bool:
+    return not any(path.is_file() for path in _cache(folder).rglob("*"))
+
+
+def _name(repository: str, ref: str, record_on: str | None) -> str:
+    of = json.dumps([repository, ref, record_on])
+    return f"{_PREFIX}{hashlib.sha256(of.encode()).hexdigest()[:12]}-"
+
+
+def _folders(parent: Path, prefix: str) -> list[tuple[float, Path]]:
+    """Return when each folder of that name was last used, and the folder, the last one first.
+
+    Only ours: anybody may write where `parent` is. Another run may remove one at any moment.
+    """
+    found = []
+    for path in parent.glob(f"{prefix}*"):
+        with suppress(FileNotFoundError):
+            state = path.lstat()
+            if state.st_uid == os.getuid():
+                found.append((state.st_mtime, path))
+    return sorted(found, reverse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,14 @@ def promote(workspace: Path, approval: bool = False) -> dict[str, Any]:
     return alone(layout, work)
 
 
-def finish(layout: Layout) -> dict[str, Any]:
+def finish(layout: Layout, leave: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Bring everything up to date, remember it, hold the best against the gates.
+
+    Parameters
+    ----------
+    leave
+        Called before the champion may move, when nothing that the next run must know changes any
+        more: what raises there keeps the champion as it is.
 
     Returns
     -------
@@ -62,6 +69,7 @@ def finish(layout: Layout) -> dict[str, Any]:
         As `promote`.
     """
     done = bring_all_up_to_date(layout)
+    leave()
     return {"done": sorted(done), "decision": promote_best(layout.root)}
 
 

@@ -94,6 +94,15 @@ def record(workspace: Path, branch: str, message: str) -> str | None:
     return commit
 
 
+def has_own_cache(workspace: Path) -> bool:
+    """Tell whether the configuration of DVC names a cache outside of the workspace."""
+    from dvc.repo import Repo
+
+    with Repo(str(workspace)) as repo:
+        folder = repo.config["cache"].get("dir")
+    return folder is not None and not Path(folder).resolve().is_relative_to(workspace.resolve())
+
+
 def _check_remote(workspace: Path, remote: str | None) -> None:
     from dvc.repo import Repo
 

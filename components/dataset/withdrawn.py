@@ -6,6 +6,7 @@ of a withdrawn image the bytes too, under whatever id they come back.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,18 @@ def read_entries(path: Path) -> set[Entry]:
     return set(zip(table["column"], table["value"], strict=True))
 
 
+def entries_of(text: str, where: str) -> set[Entry]:
+    """Return what the list in `text` (the content of another version of the file) holds.
+
+    Raises
+    ------
+    TableError
+        As `read_withdrawn`.
+    """
+    table = _parse(io.StringIO(text), where)
+    return set(zip(table["column"], table["value"], strict=True))
+
+
 def append_withdrawn(path: Path, entries: Iterable[Entry]) -> int:
     """Append those `entries` that are not listed yet; return how many were new."""
     new = sorted(set(entries) - read_entries(path))
@@ -70,14 +83,25 @@ def _read(path: Path) -> pd.DataFrame:
         raise TableError(
             "no such table", where=str(path), fix="write a line `column,value` into it, no more"
         )
-    # Not read_table: an id such as 0012 is no number.
-    table = pd.read_csv(path, dtype="str", keep_default_na=False)
-    require_columns(table, _COLUMNS, where=str(path))
+    return _parse(path, str(path))
+
+
+def _parse(file: Path | io.StringIO, where: str) -> pd.DataFrame:
+    try:
+        # Not read_table: an id such as 0012 is no number.
+        table = pd.read_csv(file, dtype="str", keep_default_na=False)
+    except ValueError as error:  # empty, or no table
+        raise TableError(
+            f"what was withdrawn cannot be read: {str(error).splitlines()[0]}",
+            where=where,
+            fix="take back the last good version from Git",
+        ) from error
+    require_columns(table, _COLUMNS, where=where)
     wrong = table[~table["column"].isin(_KINDS)]
     if len(wrong):
         raise TableError(
             f"{wrong['column'].iloc[0]!r} is no kind of id",
-            where=f"row {int(wrong.index[0]) + 2} of {path}",
+            where=f"row {int(wrong.index[0]) + 2} of {where}",
             fix=f"write one of {', '.join(_KINDS)}",
         )
     return table

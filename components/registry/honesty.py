@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from components.dataset.withdrawn import read_withdrawn
 from components.registry.candidate import Candidate
 from components.registry.gates import Gate, at_most
 from components.registry.images import ImageFiles
@@ -34,6 +35,31 @@ def unseen_test(candidate: Candidate) -> Gate:
     num_seen = int(own_test.sum()) - len(clean_test_images(candidate.exposures))
     detail = "test images whose patient, lesion or near-duplicate the model has seen"
     return at_most("unseen_test", float(num_seen), 0.0, detail)
+
+
+def not_withdrawn(candidate: Candidate, listed: Path) -> Gate:
+    """Return the gate: nothing that was withdrawn was trained, selected or judged on.
+
+    Neither by the candidate nor by a model that it started from.
+
+    Parameters
+    ----------
+    listed
+        `data/withdrawn.csv`. Ids and bytes count, and every image of a withdrawn lesion or patient.
+    """
+    withdrawn = read_withdrawn(listed)
+    seen = pd.concat(candidate.exposures)
+    used = seen[seen["split"].notna()]
+    gone = used[~withdrawn.allows(used) | used["sha256"].isin(withdrawn.sha256)]
+    ids = sorted(set(gone["image_id"]))
+    names = f" ({', '.join(ids[:3])}{' …' if len(ids) > 3 else ''})" if ids else ""
+    detail = (
+        f"images that data/{listed.name} withdraws, used by the model or one that it started "
+        f"from{names}"
+    )
+    if ids:
+        detail += ": `lesionflow retrain` trains without them; start from no model that saw them"
+    return at_most("not_withdrawn", float(len(ids)), 0.0, detail)
 
 
 def reproduces(candidate: Candidate, files: Path) -> Gate:

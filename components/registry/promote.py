@@ -21,7 +21,13 @@ from components.registry.candidate import (
 from components.registry.card import model_card
 from components.registry.decision import Decision, decision_rows, gate_rows, refusal
 from components.registry.gates import Gate, quality_gates
-from components.registry.honesty import comparable, in_ledger, reproduces, unseen_test
+from components.registry.honesty import (
+    comparable,
+    in_ledger,
+    not_withdrawn,
+    reproduces,
+    unseen_test,
+)
 from components.registry.ood import DOMAIN, to_json
 from components.registry.predicting import domain_of
 from components.registry.versions import Registry, open_registry
@@ -123,7 +129,11 @@ def decide(candidate: Candidate, registry: Registry, params: Params, layout: Lay
         return replace(
             decision, version=champion.version, gates=recorded, promoted=True, reason=reason
         )
-    gates = [unseen_test(candidate), reproduces(candidate, layout.images)]
+    gates = [
+        unseen_test(candidate),
+        not_withdrawn(candidate, layout.withdrawn),
+        reproduces(candidate, layout.images),
+    ]
     gates += quality_gates(
         candidate.test,
         candidate.metrics,

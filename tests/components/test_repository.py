@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import ParamsError
+from components.errors import ParamsError, TableError
 from components.repository import (
     RecordError,
     TransferError,
@@ -127,6 +127,55 @@ def test_what_own_weights_were_is_recorded(bare: Path, tmp_path: Path) -> None:
     clone(str(bare), "main", tmp_path / "second")
     take_record(tmp_path / "second", "record")
     assert (tmp_path / "second" / "data" / "weights.json").read_text() == "first"
+
+
+def _withdraw(work: Path, bare: Path, *images: str) -> None:
+    lines = ["column,value", *(f"image_id,{image}" for image in images)]
+    (work / "data" / "withdrawn.csv").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    _commit_and_push(work, bare)
+
+
+def _withdrawn_in(folder: Path) -> list[str]:
+    listed = (folder / "data" / "withdrawn.csv").read_text(encoding="utf-8").splitlines()
+    assert listed[0] == "column,value"
+    return sorted(line.removeprefix("image_id,") for line in listed[1:])
+
+
+def test_what_was_withdrawn_once_stays_so_for_a_ref_from_before(bare: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    _withdraw(work, bare, "a")
+    _git(work, "push", "-q", "origin", "main:refs/heads/old")
+    _withdraw(work, bare, "a", "b")
+    clone(str(bare), "old", tmp_path / "by-default-branch")
+    assert _withdrawn_in(tmp_path / "by-default-branch") == ["a", "b"]
+
+    _run(bare, tmp_path / "first", "one")
+    _withdraw(work, bare, "c")  # somebody wrote the list anew
+    clone(str(bare), "old", tmp_path / "second")
+    take_record(tmp_path / "second", "record")
+    assert _withdrawn_in(tmp_path / "second") == ["a", "b", "c"]
+    (tmp_path / "second" / "dvc.lock").write_text("two", encoding="utf-8")
+    commit = write_record(tmp_path / "second", "record", "run")
+    assert "image_id,c" in _git(bare, "show", f"{commit}:data/withdrawn.csv")
+
+
+def test_a_record_from_before_a_withdrawal_does_not_undo_it(bare: Path, tmp_path: Path) -> None:
+    _withdraw(tmp_path / "work", bare, "a")
+    _run(bare, tmp_path / "first", "one")
+    _withdraw(tmp_path / "work", bare, "a", "b")
+    _git(bare, "symbolic-ref", "HEAD", "refs/heads/none")  # the ref's own list is enough
+    clone(str(bare), "main", tmp_path / "second")
+    take_record(tmp_path / "second", "record")
+    assert _withdrawn_in(tmp_path / "second") == ["a", "b"]
+
+
+def test_a_list_that_cannot_be_read_is_named(bare: Path, tmp_path: Path) -> None:
+    """An empty list would take the pictures again."""
+    (tmp_path / "work" / "data" / "withdrawn.csv").write_text("", encoding="utf-8")
+    _commit_and_push(tmp_path / "work", bare)
+    with pytest.raises(TableError, match="what was withdrawn cannot be read") as caught:
+        clone(str(bare), "main", tmp_path / "clone")
+    assert "data/withdrawn.csv" in caught.value.where
 
 
 def test_nothing_new_is_no_commit(bare: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import tempfile
@@ -12,10 +13,16 @@ from typing import Any
 import pytest
 
 import flows.retrain_clone
+from components.atomic import write_json, write_text
 from components.errors import ParamsError
+from components.layout import Layout
 from components.repository import RecordError, TransferError
 from flows.pipeline import RunError
 from flows.retrain_clone import retrain_clone
+
+from ..components.registry.conftest import Work, make_work, train
+
+__all__ = ["make_work"]
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -38,13 +45,37 @@ def origin(
         registry__uri=str(tmp_path / "registry"),
         storage=str(tmp_path / "storage"),
     )
+    return _bare(workspace, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def trained_origin(
+    workspace: Path, tmp_path: Path, make_work: Callable[..., Work], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Return a bare repository that has a candidate to promote, and one stage, of no weight."""
+    work = train(make_work(tmp_path / "work"), skill=1.0)
+    work.layout.split_ledger.unlink()
+    shutil.copytree(work.layout.root, workspace, dirs_exist_ok=True)
+    layout = Layout(workspace)
+    write_json(layout.validation_report / "profile.json", {"synthetic": False, "classes": {}})
+    document = work.params.model_dump(mode="json")
+    document["diagnoses"]["names"] = dict.fromkeys(("akiec", "bcc", "df", "vasc"))
+    document["registry"]["uri"] = str(tmp_path / "registry")
+    document["storage"] = str(tmp_path / "storage")
+    write_text(layout.params, json.dumps(document))
+    write_text(layout.graph, "stages: {only: {cmd: date +%N > made.txt, outs: [made.txt]}}")
+    return _bare(workspace, tmp_path, monkeypatch)
+
+
+def _bare(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commit all of the workspace to a bare repository whose data go to a folder; temp is ours."""
     bare = tmp_path / "origin.git"
     commit = ["git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-q", "-m", "all"]
     for command in (
         ["dvc", "remote", "add", "-q", "-d", "store", str(tmp_path / "remote")],
-        ["git", "add", "-A"],
+        ["git", "add", "-A", "-f"],
         commit,
-        ["git", "init", "-q", "--bare", str(bare)],
+        ["git", "init", "-q", "--bare", "-b", "main", str(bare)],
         ["git", "push", "-q", str(bare), "HEAD:main"],
     ):
         subprocess.run(command, cwd=workspace, check=True, capture_output=True)
@@ -132,6 +163,38 @@ def test_what_could_not_be_pushed_is_not_made_again(
     assert "train@mobilenet_v2-0" in last["done"]
     assert "train@mobilenet_v2-0" in _file(origin, "record:dvc.lock")
     assert not list(temporary.glob("lesionflow-*"))
+
+
+def _champions(tmp_path: Path) -> list[str]:
+    return [path.read_text() for path in tmp_path.glob("registry/*/aliases/champion.json")]
+
+
+def test_no_champion_moves_before_the_split_that_it_was_trained_by_is_recorded(
+    trained_origin: Path, tmp_path: Path
+) -> None:
+    """Else the next run would deal the same images anew, and the gate refuse its model."""
+    hook = trained_origin / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(RecordError) as failed:
+        retrain_clone(str(trained_origin), record_on="record")
+    assert not _champions(tmp_path)
+    (kept,) = (tmp_path / "temporary").glob("lesionflow-*")
+    assert str(kept) in failed.value.fix
+
+    hook.unlink()
+    done = retrain_clone(str(trained_origin), record_on="record")
+    assert done["decision"]["promoted"]
+    assert len(_champions(tmp_path)) == 1
+    assert len(_file(trained_origin, "record:data/split_ledger.csv").splitlines()) == 49
+    assert not _left_in(tmp_path / "temporary")
+
+
+def test_without_a_record_whoever_runs_is_told_that_the_ledger_is_lost(
+    trained_origin: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert retrain_clone(str(trained_origin))["decision"]["promoted"]
+    assert caplog.text.count("the split's ledger has grown, and goes with the clone") == 1
 
 
 def test_a_registry_in_the_clone_is_refused_before_anything_is_pulled(

@@ -12,7 +12,7 @@ from prefect import flow
 from components.errors import ParamsError, SourceError
 from components.repository import TransferError
 from tasks.graph import read_graph
-from tasks.sync import pull, push
+from tasks.sync import has_own_cache, pull, push
 
 GRAPH = """
 stages:
@@ -76,6 +76,16 @@ def test_after_a_pull_only_what_never_ran_is_out_of_date(clone: Path, tmp_path: 
     assert graph.stale == {"third"}
     assert graph.stages["first"].lost  # made.txt is not kept by DVC, and nothing needs it
     assert graph.to_do() == {"third"}
+
+
+def test_a_cache_outside_of_the_clone_is_known_from_one_that_goes_with_it(clone: Path) -> None:
+    config = clone / ".dvc" / "config"
+    plain = config.read_text(encoding="utf-8")
+    found = []
+    for folder in ("", "[cache]\n    dir = ../mine\n", "[cache]\n    dir = ../../shared\n"):
+        config.write_text(plain + folder, encoding="utf-8")
+        found.append(has_own_cache(clone))
+    assert found == [False, False, True]
 
 
 def test_what_is_lost_is_made_again_when_something_needs_it(clone: Path) -> None:

@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.atomic import write_json
+from components.atomic import write_json, write_text
 from components.dataset import pack
 from components.dataset.measures import measure_bytes
 from components.evaluation import evaluate, rank
@@ -92,6 +92,7 @@ def _make_work(folder: Path, lesions: int = 24, classes: tuple[str, ...] = CLASS
     write_table(_quality(labels, layout), layout.quality)
     pack.run(work.params, layout)
     ledger.append(layout.split_ledger, splits, labels)
+    write_text(layout.withdrawn, "column,value\n")
     return work
 
 

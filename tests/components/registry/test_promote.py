@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from components.backbones.saved import read_model
+from components.dataset.withdrawn import append_withdrawn
 from components.errors import RegistryError
 from components.evaluation.ensembles import candidate_predictions
 from components.layout import Layout
@@ -268,6 +269,35 @@ def test_what_the_starting_point_was_trained_on_is_not_clean(work: Work) -> None
         assert (gate.verdict, gate.value) == ("failed", 18.0)
     train(good, skill=1.0, seed=8)
     assert _verdicts(_promote(good))["unseen_test"] == "passed"
+
+
+@pytest.mark.parametrize("column", ["image_id", "sha256", "lesion_id"])
+def test_a_model_that_used_a_withdrawn_image_is_refused(work: Work, column: str) -> None:
+    """Wherever its list came from: a snapshot of before the withdrawal may have been taken."""
+    labels = read_table(work.layout.labels)
+    append_withdrawn(work.layout.withdrawn, {("image_id", "elsewhere")})
+    assert _verdicts(_promote(work))["not_withdrawn"] == "passed"
+    append_withdrawn(work.layout.withdrawn, {(column, labels[column].iloc[0])})
+    train(work, skill=1.0, seed=7)
+    decision = _promote(work)
+    gate = next(gate for gate in decision.gates if gate.name == "not_withdrawn")
+    assert (gate.verdict, gate.value) == ("failed", 2.0 if column == "lesion_id" else 1.0)
+    assert labels["image_id"].iloc[0] in decision.reason
+    assert "data/withdrawn.csv" in decision.reason
+    assert work.registry.alias("champion") == "v0001"
+
+
+def test_so_is_one_that_started_from_a_model_that_used_it(work: Work) -> None:
+    _promote(work)
+    splits, labels = read_table(work.layout.splits), read_table(work.layout.labels)
+    gone = splits.loc[splits["split"] == "train", "image_id"].iloc[0]
+    write_table(splits[splits["image_id"] != gone], work.layout.splits)
+    write_table(labels[labels["image_id"] != gone], work.layout.labels)
+    append_withdrawn(work.layout.withdrawn, {("image_id", gone)})
+    train(work, skill=1.0, seed=7, start=_registered("registry:v0001"))
+    assert _verdicts(_promote(work))["not_withdrawn"] == "failed"
+    train(work, skill=1.0, seed=7)
+    assert _verdicts(_promote(work))["not_withdrawn"] == "passed"
 
 
 def test_a_start_that_nobody_knows_the_images_of_cannot_be_promoted(work: Work) -> None:
