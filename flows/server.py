@@ -7,6 +7,7 @@ workspace, when it answers; else a temporary one over the same database, so that
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from components.errors import ResourceError
@@ -172,12 +174,61 @@ def server_file(layout: Layout) -> Path:
 
 
 def running_server(layout: Layout) -> str | None:
-    """Return the address of the server that `lesionflow ui` started here, if it answers."""
+    """Return the address of the server that `lesionflow ui` started here, if it answers.
+
+    The file may have outlived its server (a power failure), and another workspace's server have
+    the port now: only a server that holds this workspace's lock of the port is meant.
+    """
     try:
         url = str(json.loads(server_file(layout).read_text(encoding="utf-8"))["url"])
+        held = _is_held(_port_lock(layout, url))
     except (OSError, ValueError, KeyError):
         return None
-    return url if answers(url) else None
+    return url if held and answers(url) else None
+
+
+@contextmanager
+def port_claimed(layout: Layout, url: str) -> Iterator[int]:
+    """Yield a file descriptor that a server for `url` must inherit, and nobody else.
+
+    It holds this workspace's lock of the port: that of the operating system, which goes with the
+    last process that has the descriptor, however it ends. This one closes it after the block.
+
+    Raises
+    ------
+    ResourceError
+        A server of this workspace has the lock.
+    """
+    path = _port_lock(layout, url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        end = time.monotonic() + 2  # who looks whether it is held has it for a moment
+        while not _lock(file, fcntl.LOCK_EX):
+            if time.monotonic() > end:
+                raise ResourceError(
+                    f"a server of this workspace has or is about to have {host(url)}",
+                    where=str(path),
+                    fix="wait until it answers, or end that `prefect server start`",
+                )
+            time.sleep(0.1)
+        yield file.fileno()
+
+
+def _port_lock(layout: Layout, url: str) -> Path:
+    return prefect_home(layout) / f"server-{urlsplit(url).port}.lock"
+
+
+def _is_held(path: Path) -> bool:
+    with path.open("rb") as file:
+        return not _lock(file, fcntl.LOCK_SH)
+
+
+def _lock(file: BinaryIO, how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def answers(url: str) -> bool:

@@ -18,6 +18,7 @@ from components.layout import Layout
 from components.params import load_params
 from flows.server import (
     answers,
+    port_claimed,
     running_server,
     server_file,
     settle_server,
@@ -99,11 +100,13 @@ def serving(layout: Layout, host: str, port: int) -> Iterator[subprocess.Popen[b
         )
     settle_server(layout)
     command = ["prefect", "server", "start", "--host", host, "--port", str(port)]
-    server = subprocess.Popen(
-        [sys.executable, "-m", *command],
-        env={**os.environ, "PREFECT_UI_API_URL": f"{url}/api"},
-        start_new_session=True,  # Ctrl-C goes to us; the last states must still be written
-    )
+    with port_claimed(layout, url) as claim:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *command],
+            env={**os.environ, "PREFECT_UI_API_URL": f"{url}/api"},
+            pass_fds=(claim,),
+            start_new_session=True,  # Ctrl-C goes to us; the last states must still be written
+        )
     try:
         wait_for_server(url, server)
         write_json(server_file(layout), {"url": url})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -37,23 +38,52 @@ def test_the_ui_is_found_while_it_runs_and_leaves_nothing_when_it_is_terminated(
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     layout = Layout(workspace)
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_HOME"}
-    with subprocess.Popen(
-        ["lesionflow", "ui", "--port", str(port)],
-        cwd=workspace,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
-        end = time.monotonic() + 120
-        while running_server(layout) is None and time.monotonic() < end:
-            time.sleep(0.5)
-        assert running_server(layout) == url
+    with _ui(workspace, port) as server:
         assert "already served" in lesionflow(workspace, "ui", "--port", str(port)).stdout
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=30)
     assert running_server(layout) is None
     assert not answers(url)
+
+
+def test_where_another_workspace_has_the_port_of_a_server_that_was_killed_none_is_found(
+    workspace: Path, tmp_path: Path
+) -> None:
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    here, other = Layout(workspace), Layout(tmp_path / "other")
+    with _ui(workspace, port) as ui:
+        # What the other one's server on this port left when the machine went down.
+        shutil.copytree(here.state, other.state)
+        assert running_server(other) is None
+        (server,) = psutil.Process(ui.pid).children()
+        ui.kill()
+        ui.wait()
+        assert running_server(here) == url  # its server lives on
+        server.kill()
+        server.wait(timeout=30)
+    assert running_server(here) is None
+
+
+@contextmanager
+def _ui(workspace: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `lesionflow ui` as a user would; it is found when the block begins."""
+    ui = subprocess.Popen(
+        ["lesionflow", "ui", "--port", str(port)],
+        cwd=workspace,
+        env={name: value for name, value in os.environ.items() if name != "PREFECT_HOME"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + 120
+        while running_server(Layout(workspace)) is None and time.monotonic() < end:
+            time.sleep(0.5)
+        assert running_server(Layout(workspace)) == f"http://127.0.0.1:{port}"
+        yield ui
+    finally:
+        ui.terminate()
+        ui.wait(timeout=60)
 
 
 def test_a_database_in_another_place_needs_nothing_in_the_workspace(
