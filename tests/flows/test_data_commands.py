@@ -160,7 +160,7 @@ def test_a_misspelled_id_withdraws_nothing(taken: Path, lesionflow: Command) -> 
     assert done.returncode == 2
     assert done.stdout == ""
     assert "lesionflow: no image has the lesion_id L9\n" in done.stderr
-    assert f"where: {layout.labels} and the registry" in done.stderr
+    assert f"where: {layout.labels}, {layout.split_ledger} and the registry" in done.stderr
     assert "to do: check the spelling; nothing was withdrawn" in done.stderr
     assert "Traceback" not in done.stderr
     assert layout.withdrawn.read_bytes() == before

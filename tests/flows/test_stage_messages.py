@@ -150,7 +150,10 @@ def test_two_sources_that_name_two_diagnoses_are_counted_when_they_are_taken(
 ) -> None:
     done = _run(contested, "ingest")
     assert done.returncode == 0, done.stderr
-    assert "1 images with different diagnoses in two sources (data/raw/manifest.json" in done.stdout
+    assert (
+        "1 times an image has another diagnosis elsewhere in the sources (data/raw/manifest.json"
+        in done.stdout
+    )
 
 
 def test_a_picture_with_two_diagnoses_is_left_out_with_both_and_who_said_so(
@@ -171,7 +174,7 @@ def test_a_picture_with_two_diagnoses_stops_the_run_where_params_say_so(
 ) -> None:
     edit_params(contested, validation__between={"label_conflicts": {"severity": "error"}})
     said = _said(_run(contested, "validate"), contested, "validate", 1)
-    assert "no source has another diagnosis for a picture that another one has" in said
+    assert "no source has another diagnosis for a picture that is taken" in said
     assert "P03" in said
     assert "where: data/raw; the report: .lesionflow/validation-failed/docs/index.html" in said
     assert "to do: between.label_conflicts: " in said
