@@ -7,7 +7,7 @@ own form (`dx`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -26,6 +26,7 @@ _SPELLINGS = {
     "testing": "test",
 }
 _SHOWN = 10
+_IDS = ("patient_id", "lesion_id")
 
 
 def audit(splits: pd.DataFrame, labels: pd.DataFrame) -> dict[str, Any]:
@@ -131,21 +132,17 @@ def _read_parts(splits: pd.DataFrame) -> pd.DataFrame:
 def _read_facts(labels: pd.DataFrame) -> pd.DataFrame:
     """Return `image_id`, `lesion_id`, `diagnosis` and the group of every labelled image."""
     rows = labels[clean_ids(labels["image_id"]).notna()].reset_index(drop=True)
-    facts = pd.DataFrame({column: clean_ids(rows[column]) for column in ("image_id", "lesion_id")})
+    ids = [name for name in ("image_id", *_IDS, "sha256") if name in rows.columns]
+    rows = rows.assign(**{name: clean_ids(rows[name]) for name in ids})
+    facts = rows[["image_id", "lesion_id"]].copy()
     diagnosis = next((name for name in ("diagnosis", "dx") if name in rows.columns), None)
     facts["diagnosis"] = clean_ids(rows[diagnosis]) if diagnosis else None
     named = pd.DataFrame({"component": connect(rows), "key": _best_keys(rows)})
     first = named.sort_values("key").drop_duplicates("component").set_index("component")["key"]
     facts["group_id"] = named["component"].map(first)
-    facts["has_ids"] = _has_any(rows, ("patient_id", "lesion_id"))
-    facts["is_comparable"] = _has_any(rows, ("patient_id", "lesion_id", "sha256"))
+    facts["has_ids"] = rows[[name for name in ids if name in _IDS]].notna().any(axis=1)
+    facts["is_comparable"] = rows[ids].drop(columns="image_id").notna().any(axis=1)
     return facts
-
-
-def _has_any(rows: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """Return which rows have an id in one of `columns`, as far as there are such columns."""
-    there = [clean_ids(rows[name]).notna() for name in columns if name in rows.columns]
-    return pd.concat(there, axis=1).any(axis=1)
 
 
 def _best_keys(rows: pd.DataFrame) -> pd.Series:
