@@ -142,7 +142,9 @@ def _read_facts(labels: pd.DataFrame) -> pd.DataFrame:
     facts["group_id"] = named["component"].map(first)
     facts["has_ids"] = rows[[name for name in ids if name in _IDS]].notna().any(axis=1)
     facts["is_comparable"] = rows[ids].drop(columns="image_id").notna().any(axis=1)
-    return facts
+    # Of an image that is listed twice, one row may say what the other does not.
+    of_image = facts.groupby("image_id")[["has_ids", "is_comparable"]]
+    return facts.assign(**of_image.transform("any"))
 
 
 def _best_keys(rows: pd.DataFrame) -> pd.Series:

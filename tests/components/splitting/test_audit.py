@@ -87,6 +87,13 @@ def test_images_without_a_lesion_or_a_patient_are_not_called_clean() -> None:
     assert "every lesion" not in said
 
 
+def test_an_image_listed_twice_has_the_lesion_that_one_of_its_rows_names() -> None:
+    labels = pd.DataFrame({"image_id": ["a", "a", "b"], "lesion_id": [None, "L", "L"]})
+    result = audit(_splits(a="train", b="test"), labels)
+    assert result["leaking_lesions"] == ["L"]
+    assert result["images_without_ids"] == []
+
+
 @pytest.mark.parametrize("column", ["diagnosis", "dx"])
 def test_a_lesion_with_two_diagnoses_is_named(column: str) -> None:
     labels = _labels(a="L", b="L", c="M").assign(**{column: ["nv", "mel", "nv"]})
