@@ -23,6 +23,7 @@ from components.backbones.weights import load_into, resolve_weights
 from components.backbones.zoo import create_backbone
 from components.cluster import local_cluster
 from components.dataset.decode import PackSpec
+from components.dataset.originals import OriginalsWriter
 from components.dataset.pack import PackedImages, pack_images
 from components.training.batches import Squares
 from components.training.config import TrainingParams
@@ -88,14 +89,14 @@ class BenchmarkData:
         target = Path(self.folder.name) / f"packed{image_size}"
         if not target.exists():
             images = Path(self.folder.name) / "images"
-            images.mkdir(exist_ok=True)
-            for path in self.files:
-                if not (images / path.name).exists():
-                    (images / path.name).symlink_to(path)
+            if not images.exists():
+                images.mkdir()
+                with OriginalsWriter(images, "benchmark") as writer:
+                    for path in sorted(self.files, key=lambda path: path.stem):
+                        writer.add(path.stem, path.suffix, path.read_bytes())
             quality = pd.DataFrame(
                 {
                     "image_id": [path.stem for path in self.files],
-                    "file_name": [path.name for path in self.files],
                     "sha256": [sha256_of(path) for path in self.files],
                     "decodes": True,
                 }

@@ -34,6 +34,7 @@ from benchmarks.machine import write_results
 from components.dataset.config import PairsParams
 from components.dataset.decode import PackSpec
 from components.dataset.measure import measure_images
+from components.dataset.originals import OriginalsWriter
 from components.dataset.pack import pack_images
 from components.dataset.pairs import find_pairs
 from components.dataset.workers import num_cores
@@ -84,7 +85,7 @@ def pack_against_bare(size: int = 128, rounds: int = 3) -> list[Row]:
     labels, files = _listed()
     with tempfile.TemporaryDirectory(prefix="lesionflow-bench-") as name:
         folder = Path(name)
-        images = _linked(files, folder / "images")
+        images = _originals(files, folder / "images")
         quality = measure_images(labels, images, folder / "cache")
         bare, packed = [], []
         for number in range(rounds):
@@ -196,7 +197,7 @@ def hidden_lesions() -> list[Row]:
     labels, files = _listed()
     with tempfile.TemporaryDirectory(prefix="lesionflow-bench-") as name:
         folder = Path(name)
-        images = _linked(files, folder / "images")
+        images = _originals(files, folder / "images")
         quality = measure_images(labels, images, folder / "cache")
         hidden = labels.assign(lesion_id=None)
         everything = PairsParams.model_construct(enabled=True, min_evidence=-float("inf"))
@@ -341,10 +342,11 @@ def _listed() -> tuple[pd.DataFrame, list[Path]]:
     return labels, [found[image_id] for image_id in labels["image_id"]]
 
 
-def _linked(files: Sequence[Path], folder: Path) -> Path:
+def _originals(files: Sequence[Path], folder: Path) -> Path:
     folder.mkdir()
-    for path in files:
-        (folder / path.name).symlink_to(path)
+    with OriginalsWriter(folder, "ham10000") as writer:
+        for path in sorted(files, key=lambda path: path.stem):
+            writer.add(path.stem, path.suffix, path.read_bytes())
     return folder
 
 

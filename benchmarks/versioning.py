@@ -1,6 +1,6 @@
-"""In which form a snapshot is versioned best: its files, one archive, or shards.
+"""In which form a snapshot is versioned best: files, one archive, shards, or archives that stay.
 
-Usage: python -m benchmarks.versioning [files] [archive] [shards]
+Usage: python -m benchmarks.versioning [files] [archive] [shards] [originals]
 
 Takes HAM10000 and then its increment (`LESIONFLOW_REAL_DATA`), versions both with DVC in each form,
 pushes to a folder and to an S3 server on loopback, and pulls into a new clone. Writes
@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.machine import write_results
+from components.dataset.originals import OriginalsWriter
 
 _REPO = Path(__file__).resolve().parents[1]
 _REAL = Path(os.environ.get("LESIONFLOW_REAL_DATA", _REPO.parent / "shared" / "data"))
@@ -50,10 +51,21 @@ def as_shards(images: list[Path], target: Path) -> None:
         _zip(paths, target / f"{number:03d}.zip")
 
 
+def as_originals(images: list[Path], target: Path) -> None:
+    """Do what the stage `ingest` does: what a source adds makes archives of its own."""
+    increment = _REAL / "ham10000-increment"
+    for source, is_new in (("ham10000", False), ("ham10000-increment", True)):
+        with OriginalsWriter(target, source) as writer:
+            for path in images:
+                if path.is_relative_to(increment) == is_new:
+                    writer.add(path.stem, path.suffix, path.read_bytes())
+
+
 FORMS: dict[str, Callable[[list[Path], Path], None]] = {
     "files": as_files,
     "archive": as_archive,
     "shards": as_shards,
+    "originals": as_originals,
 }
 
 

@@ -18,6 +18,8 @@ PLUMBING = {
     "components/console.py",
     "components/dataset/catch_up.py",
     "components/dataset/files.py",
+    "components/dataset/originals.py",
+    "components/dataset/read_ahead.py",
     "components/dataset/workers.py",
     "components/atomic.py",
     "components/errors.py",

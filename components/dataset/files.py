@@ -3,32 +3,54 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
+from components.dataset.originals import Original, list_originals
 from components.errors import SourceError
 
 
-def read_measured(path: Path, sha256: str) -> bytes:
-    """Return the bytes of `path`, whose hash `measure` found to be `sha256`.
+def measured_files(image_ids: Iterable[str], folder: Path) -> dict[str, Original]:
+    """Return image id -> where its file lies in the archives of `folder`.
 
     Raises
     ------
     SourceError
-        The file is gone, or is another one by now.
+        One is gone, or an archive is damaged.
+    """
+    there = list_originals(folder)
+    wanted = list(image_ids)
+    gone = next((image_id for image_id in wanted if image_id not in there), None)
+    if gone is not None:
+        raise _not_as_measured(gone, "it is gone", folder)
+    return {image_id: there[image_id] for image_id in wanted}
+
+
+def read_measured(file: Original, sha256: str) -> bytes:
+    """Return the bytes of `file`, whose hash `measure` found to be `sha256`.
+
+    Raises
+    ------
+    SourceError
+        Its archive is gone, or the bytes are others by now.
     """
     try:
-        data = path.read_bytes()
+        data = file.read()
     except FileNotFoundError as error:
-        raise changed(path, "it is gone") from error
+        raise changed(file, "it is gone") from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise changed(path, "it changed since it was measured")
+        raise changed(file, "it changed since it was measured")
     return data
 
 
-def changed(path: Path, what: str) -> SourceError:
+def changed(file: Original, what: str) -> SourceError:
     """Return the error for a file that is not what `measure` found."""
+    return _not_as_measured(file.name, what, file.archive)
+
+
+def _not_as_measured(name: str, what: str, where: Path) -> SourceError:
     return SourceError(
-        f"image file {path.name}: {what}",
-        where=str(path),
+        f"image file {name}: {what}",
+        where=str(where),
         fix="run the stages `ingest` and `measure` again",
     )

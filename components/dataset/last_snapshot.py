@@ -13,7 +13,12 @@ from typing import Any
 
 from components.dataset.config import DiagnosesParams, SourceParams
 from components.dataset.left_out import remembers_left_out
-from components.dataset.snapshot import Base, read_manifest, recorded_diagnoses
+from components.dataset.snapshot import (
+    SCHEMA_VERSION,
+    Base,
+    read_manifest,
+    recorded_diagnoses,
+)
 from components.layout import Layout
 from components.params import read_yaml
 
@@ -40,7 +45,7 @@ def find_base(
         for source, fingerprint in sources[: len(taken)]
     ]
     same = [{key: fact[key] for key in want} for fact, want in zip(taken, wanted, strict=False)]
-    if same != wanted or len(wanted) < len(taken):
+    if same != wanted or len(wanted) < len(taken) or manifest["schema_version"] != SCHEMA_VERSION:
         return None
     if manifest["diagnoses"] != recorded_diagnoses(diagnoses) or not remembers_left_out(manifest):
         return None

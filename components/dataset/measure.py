@@ -18,6 +18,7 @@ import pandas as pd
 
 from components.dataset.content_cache import ContentCache
 from components.dataset.measures import Measures, measure_file, measures_version
+from components.dataset.originals import Original, list_originals
 from components.dataset.workers import ProgressPrinter, Workers, num_cores
 from components.errors import SourceError
 from components.layout import Layout
@@ -33,12 +34,11 @@ _CRASHED = "the decoder crashed on it, or ran out of memory"
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A listed image's file; name and sha256 are None where it is absent."""
+    """A listed image's file; place and sha256 are None where it is absent."""
 
     image_id: str
-    name: str | None
+    place: Original | None
     sha256: str | None
-    num_bytes: int
 
 
 def run(params: Params, layout: Layout) -> None:  # noqa: ARG001 - measuring has no parameters
@@ -55,7 +55,7 @@ def measure_images(labels: pd.DataFrame, images: Path, cache: Path) -> pd.DataFr
     labels
         The labels table; `image_id` and `sha256` are read.
     images
-        The folder with the files, named `<image_id>.<ext>`.
+        Folder of the original files' archives.
     cache
         Folder of caches.
 
@@ -69,7 +69,8 @@ def measure_images(labels: pd.DataFrame, images: Path, cache: Path) -> pd.DataFr
     Raises
     ------
     SourceError
-        A file is not the one that was ingested, or two files belong to one image.
+        A file is not the one that was ingested, an archive is damaged, or two files belong to one
+        image.
     """
     files = list_files(labels, images)
     store = ContentCache(cache / CACHE_FILE, measures_version())
@@ -78,9 +79,9 @@ def measure_images(labels: pd.DataFrame, images: Path, cache: Path) -> pd.DataFr
         for sha256, value in store.get(file.sha256 for file in files if file.sha256).items()
     }
     new = {
-        file.sha256: str(images / file.name)
+        file.sha256: file.place
         for file in files
-        if file.name and file.sha256 and file.sha256 not in known
+        if file.place and file.sha256 and file.sha256 not in known
     }
     print(f"measure: {len(files)} images listed, {len(new)} new to measure", flush=True)
     known |= _measure_new(new, store)
@@ -95,18 +96,10 @@ def list_files(labels: pd.DataFrame, images: Path) -> list[ImageFile]:
     SourceError
         As `measure_images`.
     """
-    names: dict[str, str] = {}
-    for path in sorted(images.iterdir()) if images.is_dir() else ():
-        if path.stem in names:
-            raise SourceError(
-                f"two files for image {path.stem}: {names[path.stem]} and {path.name}",
-                where=str(images),
-                fix="run the stage `ingest` again; it writes one file per image",
-            )
-        names[path.stem] = path.name
+    places = list_originals(images)
     ids = sorted(labels["image_id"].astype(str))
     with ThreadPoolExecutor(num_cores()) as pool:
-        files = list(pool.map(lambda image_id: _hash(image_id, names.get(image_id), images), ids))
+        files = list(pool.map(lambda image_id: _hash(image_id, places.get(image_id)), ids))
     ingested = labels.set_index("image_id")["sha256"].dropna().to_dict()
     changed = [
         file.image_id
@@ -122,27 +115,26 @@ def list_files(labels: pd.DataFrame, images: Path) -> list[ImageFile]:
     return files
 
 
-def _hash(image_id: str, name: str | None, images: Path) -> ImageFile:
-    if name is None:
-        return ImageFile(image_id, None, None, 0)
-    data = (images / name).read_bytes()
-    return ImageFile(image_id, name, hashlib.sha256(data).hexdigest(), len(data))
+def _hash(image_id: str, place: Original | None) -> ImageFile:
+    if place is None:
+        return ImageFile(image_id, None, None)
+    return ImageFile(image_id, place, hashlib.sha256(place.read()).hexdigest())
 
 
-def _measure_new(paths: dict[str, str], store: ContentCache) -> dict[str, Measures]:
+def _measure_new(places: dict[str, Original], store: ContentCache) -> dict[str, Measures]:
     """Measure the files `sha256 -> path`, and remember what is done every few seconds."""
-    sha256_of = {path: sha256 for sha256, path in paths.items()}
+    sha256_of = {place: sha256 for sha256, place in places.items()}
     measured: dict[str, Measures] = {}
     unsaved: dict[str, bytes] = {}
     saved = time.monotonic()
-    progress = ProgressPrinter("measure", len(paths), "images")
+    progress = ProgressPrinter("measure", len(places), "images")
     with Workers() as workers:
-        for path, measures in workers.map(
+        for place, measures in workers.map(
             measure_file, sorted(sha256_of), crashed=_crashed, chunk=_CHUNK
         ):
-            measured[sha256_of[path]] = measures
+            measured[sha256_of[place]] = measures
             if measures.problem != _CRASHED:  # it may have been short of memory: tried again
-                unsaved[sha256_of[path]] = json.dumps(measures.as_dict()).encode()
+                unsaved[sha256_of[place]] = json.dumps(measures.as_dict()).encode()
             progress.add()
             if time.monotonic() - saved > _SAVE_EVERY_S:
                 store.put(unsaved)
@@ -152,7 +144,7 @@ def _measure_new(paths: dict[str, str], store: ContentCache) -> dict[str, Measur
     return measured
 
 
-def _crashed(path: str) -> Measures:  # noqa: ARG001 - the row's file name says which
+def _crashed(place: Original) -> Measures:  # noqa: ARG001 - the row's file name says which
     return Measures(decodes=False, problem=_CRASHED)
 
 
@@ -161,8 +153,15 @@ def _table(files: list[ImageFile], measured: dict[str, Measures]) -> pd.DataFram
     rows: list[dict[str, Any]] = []
     for file in files:
         measures = measured[file.sha256] if file.sha256 else absent
-        named = {"image_id": file.image_id, "file_name": file.name, "sha256": file.sha256}
-        rows.append(named | {"num_bytes": file.num_bytes} | measures.as_dict())
+        rows.append(
+            {
+                "image_id": file.image_id,
+                "file_name": file.place and file.place.name,
+                "sha256": file.sha256,
+                "num_bytes": file.place.num_bytes if file.place else 0,
+                **measures.as_dict(),
+            }
+        )
     text, whole, number = "str", "Int64", "float64"
     types = dict.fromkeys(("image_id", "file_name", "sha256", "problem", "format", "mode"), text)
     types |= {"phash": text, "num_bytes": "int64", "width": whole, "height": whole}

@@ -8,7 +8,6 @@ is), so that a threshold means the same for a photograph of 300 × 225 pixels an
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from components.dataset.decode import UndecodableImage, decode_rgb, decoder_version
+from components.dataset.originals import Original
 
 _VERSION = 1
 _SIDE = 256
@@ -79,9 +79,9 @@ class Measures:
         return asdict(self)
 
 
-def measure_file(path: str) -> Measures:
+def measure_file(file: Original) -> Measures:
     """Measure one file (in a worker process, which imports this module and not pandas)."""
-    return measure_bytes(Path(path).read_bytes())
+    return measure_bytes(file.read())
 
 
 def measure_bytes(data: bytes) -> Measures:

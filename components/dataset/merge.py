@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path, PurePosixPath
@@ -30,12 +29,13 @@ import pandas as pd
 from components.atomic import disk_full_as_error
 from components.dataset.decode import UndecodableImage, decode_rgb
 from components.dataset.left_out import LEFT_OUT_COLUMNS, find_conflicts, left_out_of
+from components.dataset.originals import OriginalsWriter, list_originals
+from components.dataset.read_ahead import read_ahead
 from components.dataset.sources.source import SourceImages
 from components.dataset.workers import ProgressPrinter
 from components.errors import SourceError
 from components.tables import LABEL_COLUMNS, source_name
 
-_THREADS = 8
 ID_COLUMNS = ("lesion_id", "patient_id")
 _OFFICIAL_TEST = ":test"
 
@@ -50,7 +50,7 @@ class Merger:
     Parameters
     ----------
     images
-        Folder to copy files to.
+        Folder for the original files' archives.
     forbidden
         sha256 of files that must not be taken.
     """
@@ -86,7 +86,11 @@ class Merger:
         """
         not_taken = list(left_out["image_id"])
         hashes = self._copy(
-            [*labels["image_id"], *not_taken], images.files, images.read, frozenset(not_taken)
+            name,
+            [*labels["image_id"], *not_taken],
+            images.files,
+            images.read,
+            only_hashed=frozenset(not_taken),
         )
         self._check_ids(name, hashes, frozenset(not_taken))
         taken: list[Row] = []
@@ -129,7 +133,7 @@ class Merger:
         labels, left_out
             Those of its rows, and of what it left out, that may be taken.
         images, manifest
-            The snapshot's files and manifest.
+            The snapshot's archives and manifest.
 
         Raises
         ------
@@ -137,10 +141,16 @@ class Merger:
             A file is not the one that was taken then.
         """
         listed = labels[~labels["sha256"].isin(self.forbidden)]
-        files = {path.stem: path.name for path in sorted(images.iterdir())}
-        hashes = self._copy(
-            list(listed["image_id"]), files, lambda name: (images / name).read_bytes()
-        )
+        files = list_originals(images)
+        wanted = set(listed["image_id"])
+        hashes: dict[str, str] = {}
+        for source in dict.fromkeys(file.source for file in files.values()):
+            names = {
+                image_id: file.name
+                for image_id, file in files.items()
+                if file.source == source and image_id in wanted
+            }
+            hashes |= self._copy(source, list(names), names, lambda name: files[_id(name)].read())
         for row in _records(listed):
             if hashes.get(row["image_id"]) != row["sha256"]:
                 raise SourceError(
@@ -172,46 +182,38 @@ class Merger:
 
     def label_conflicts(self) -> list[Note]:
         """Return where a picture has another diagnosis than the one that it is taken with."""
-        files = {path.stem: path for path in self.images.iterdir()}
+        files = list_originals(self.images)
 
         def shows_something(row: Mapping[str, Any]) -> bool:
-            return _shows_something(files[row["image_id"]].read_bytes())
+            return _shows_something(files[row["image_id"]].read())
 
         found = find_conflicts(self.left_out, self.rows.values(), shows_something)
         return self.conflicts + found
 
     def _copy(
         self,
-        image_ids: Sequence[str],
+        source: str,
+        image_ids: Iterable[str],
         files: Mapping[str, str],
         read: Callable[[str], bytes],
+        *,
         only_hashed: Set[str] = frozenset(),
     ) -> dict[str, str]:
         """Copy the files that are new; return image id -> sha256 of every file that is there."""
-        present = [image_id for image_id in image_ids if image_id in files]
-
-        def take(image_id: str) -> str:
-            data = read(files[image_id])
-            sha256 = hashlib.sha256(data).hexdigest()
-            if image_id in only_hashed:
-                return sha256
-            known = self._same_picture(image_id, sha256, data) is not None
-            if sha256 not in self.forbidden and not known and not self._has_file(image_id):
-                suffix = PurePosixPath(files[image_id]).suffix.lower()
-                (self.images / f"{image_id}{suffix}").write_bytes(data)
-            return sha256
-
+        present = sorted(image_id for image_id in image_ids if image_id in files)
         hashes: dict[str, str] = {}
         progress = ProgressPrinter("ingest", len(present), "images")
-        with disk_full_as_error(self.images), ThreadPoolExecutor(_THREADS) as pool:
-            try:
-                for image_id, sha256 in zip(present, pool.map(take, present), strict=True):
-                    hashes[image_id] = sha256
-                    progress.add()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        with disk_full_as_error(self.images), OriginalsWriter(self.images, source) as writer:
+            for image_id, data in read_ahead(present, lambda image_id: read(files[image_id])):
+                sha256 = hashes[image_id] = hashlib.sha256(data).hexdigest()
+                if image_id not in only_hashed and self._is_new(image_id, sha256, data):
+                    writer.add(image_id, PurePosixPath(files[image_id]).suffix.lower(), data)
+                progress.add()
         return hashes
+
+    def _is_new(self, image_id: str, sha256: str, data: bytes) -> bool:
+        known = self._same_picture(image_id, sha256, data) is not None
+        return sha256 not in self.forbidden and not known and not self._has_file(image_id)
 
     def _check_ids(self, name: str, hashes: Mapping[str, str], not_taken: Set[str]) -> None:
         earlier = {image_id: row for image_id, row in self.rows.items() if self._has_file(image_id)}
@@ -307,6 +309,10 @@ class Merger:
                 "why": why,
             }
         )
+
+
+def _id(file_name: str) -> str:
+    return PurePosixPath(file_name).stem
 
 
 def _part_of(name: str, image_id: str, images: SourceImages) -> str:

@@ -27,7 +27,8 @@ import pandas as pd
 
 from components.atomic import atomic_path, write_json
 from components.dataset.decode import PackSpec, UndecodableImage, decode_to_square
-from components.dataset.files import changed, read_measured
+from components.dataset.files import changed, measured_files, read_measured
+from components.dataset.originals import Original
 from components.dataset.workers import ProgressPrinter, num_cores
 from components.errors import TableError
 from components.layout import Layout
@@ -43,7 +44,7 @@ _CHUNK = 64
 
 def run(params: Params, layout: Layout) -> None:
     """Write `data/packed/`."""
-    quality = read_table(layout.quality, ("image_id", "file_name", "sha256", "decodes"))
+    quality = read_table(layout.quality, ("image_id", "sha256", "decodes"))
     spec = PackSpec(params.pack.image_size, params.pack.fit)
     pack_images(quality, layout.images, spec, layout.packed, layout.packed_shelves)
 
@@ -138,7 +139,7 @@ def pack_images(
     quality
         The table of `measure`.
     images
-        Folder of the image files.
+        Folder of the original files' archives.
     spec
         How an image becomes a square.
     target
@@ -149,20 +150,19 @@ def pack_images(
     Raises
     ------
     SourceError
-        A file changed since it was measured.
+        A file changed since it was measured, or is not there any more.
     """
     usable = quality[quality["decodes"]].sort_values("image_id", ignore_index=True)
     ids, hashes = list(usable["image_id"]), list(usable["sha256"])
     shelf = cache / hashlib.sha256(spec.key().encode()).hexdigest()[:16]
     earlier = _earlier_rows(shelf)
     new = [row for row, sha256 in enumerate(hashes) if sha256 not in earlier]
+    files = measured_files([ids[row] for row in new], images)
     print(f"pack: {len(ids)} images, {len(ids) - len(new)} rows known", flush=True)
     with atomic_path(target / IMAGES) as temporary, temporary.open("wb") as written:
         rows = _start_array(written, len(ids), spec)
         _copy_rows(shelf / IMAGES, rows, hashes, earlier)
-        _decode_rows(
-            [(row, images / usable["file_name"][row], hashes[row]) for row in new], spec, rows
-        )
+        _decode_rows([(row, files[ids[row]], hashes[row]) for row in new], spec, rows)
     index = pd.DataFrame({"row": np.arange(len(ids)), "image_id": ids, "sha256": hashes})
     write_table(index.astype({"image_id": "str", "sha256": "str"}), target / INDEX)
     content_id = content_id_of(spec.key(), ids, hashes)
@@ -196,12 +196,12 @@ def _start_array(written: BinaryIO, num_images: int, spec: PackSpec) -> _Rows:
     return rows
 
 
-def _decode_rows(files: Sequence[tuple[int, Path, str]], spec: PackSpec, rows: _Rows) -> None:
+def _decode_rows(files: Sequence[tuple[int, Original, str]], spec: PackSpec, rows: _Rows) -> None:
     """Decode on all cores (Pillow lets go of Python's lock) and write each row in its place."""
 
-    def decode(chunk: Sequence[tuple[int, Path, str]]) -> int:
-        for row, path, sha256 in chunk:
-            rows.write(row, _decode_file(path, sha256, spec).data.cast("B"))
+    def decode(chunk: Sequence[tuple[int, Original, str]]) -> int:
+        for row, file, sha256 in chunk:
+            rows.write(row, _decode_file(file, sha256, spec).data.cast("B"))
         return len(chunk)
 
     progress = ProgressPrinter("pack", len(files), "images")
@@ -211,11 +211,11 @@ def _decode_rows(files: Sequence[tuple[int, Path, str]], spec: PackSpec, rows: _
             progress.add(count)
 
 
-def _decode_file(path: Path, sha256: str, spec: PackSpec) -> npt.NDArray[np.uint8]:
+def _decode_file(file: Original, sha256: str, spec: PackSpec) -> npt.NDArray[np.uint8]:
     try:
-        return decode_to_square(read_measured(path, sha256), spec)
+        return decode_to_square(read_measured(file, sha256), spec)
     except UndecodableImage as error:
-        raise changed(path, f"it was measured, and cannot be decoded: {error}") from error
+        raise changed(file, f"it was measured, and cannot be decoded: {error}") from error
 
 
 # --- rows of earlier runs ----------------------------------------------------------------------

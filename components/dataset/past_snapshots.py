@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Set
+from collections.abc import Set
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -49,9 +50,13 @@ def past_snapshots(layout: Layout, image_ids: Set[str]) -> PastSnapshots | None:
         return None
     commits = _commits(layout)
     listings = {f"{path.parent.name}{path.name}": path for path in sorted(cache.glob("??/*.dir"))}
-    cached = []
+    cached, looked_into = [], set()
     for version, listing in listings.items():
-        images = sorted(image_ids & set(_images_in(listing)))
+        in_there = _images_in(listing, cache)
+        if in_there is None:
+            continue
+        looked_into.add(version)
+        images = sorted(image_ids & in_there)
         if images:
             known = commits.get(version, [])
             cached.append({"version": version, "commits": known, "images": images})
@@ -60,17 +65,29 @@ def past_snapshots(layout: Layout, image_ids: Set[str]) -> PastSnapshots | None:
         [
             {"version": version, "commits": known}
             for version, known in commits.items()
-            if version not in listings
+            if version not in looked_into
         ],
         [f"{name} {url}" for name, url in sorted(remotes.items())],
     )
 
 
-def _images_in(listing: Path) -> Iterator[str]:
-    """Yield the image ids in a folder that DVC has versioned; none if it is no snapshot."""
-    paths = [entry["relpath"] for entry in json.loads(listing.read_text(encoding="utf-8"))]
-    if "manifest.json" in paths:
-        yield from (PurePosixPath(path).stem for path in paths if path.startswith("images/"))
+def _images_in(listing: Path, cache: Path) -> set[str] | None:
+    """Return the ids of the images in a folder that DVC has versioned.
+
+    None if it is no snapshot, or one whose labels are not in the cache.
+    """
+    hashes = {
+        entry["relpath"]: str(entry["md5"])
+        for entry in json.loads(listing.read_text(encoding="utf-8"))
+    }
+    if not {"manifest.json", "labels.parquet"} <= set(hashes):
+        return None
+    md5 = hashes["labels.parquet"]
+    try:
+        labels = pd.read_parquet(cache / md5[:2] / md5[2:], columns=["image_id", "sha256"])
+    except (OSError, ValueError):
+        return None
+    return set(labels["image_id"][labels["sha256"].notna()])
 
 
 def _commits(layout: Layout) -> dict[str, list[str]]:

@@ -21,7 +21,8 @@ from components.dataset.withdrawn import Withdrawn
 from components.errors import SourceError
 from components.tables import LABEL_COLUMNS, read_table, source_name, write_table
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: the files lay in `images/` one by one."""
 NO_DIAGNOSIS = ""
 """How `diagnoses.names` spells that a source gives none."""
 

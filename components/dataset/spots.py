@@ -34,6 +34,7 @@ from components.dataset.keypoints import (
 from components.dataset.last_search import LAST_SEARCH, SHARED_KEYPOINTS
 from components.dataset.likeness import LIKENESS_VERSION, likeness
 from components.dataset.neighbours import find_neighbours
+from components.dataset.originals import Original
 from components.dataset.workers import ProgressPrinter, Workers
 from components.left_behind import temporary_folder
 
@@ -50,7 +51,7 @@ class Picture:
     """One image file; pictures with the same `lesion` are not compared."""
 
     image_id: str
-    path: Path
+    file: Original
     sha256: str
     lesion: str | None
     source: str
@@ -169,12 +170,12 @@ def _stored_keypoints(pictures: Sequence[Picture], store: ContentCache) -> Itera
 
 def picture_keypoints(picture: Picture) -> bytes:
     """Return the packed keypoints of a picture (in a worker process)."""
-    data = read_measured(picture.path, picture.sha256)
+    data = read_measured(picture.file, picture.sha256)
     try:
         return find_keypoints(data).to_bytes()
     except UndecodableImage as error:
         what = f"it was measured, and cannot be decoded: {error}"
-        raise changed(picture.path, what) from error
+        raise changed(picture.file, what) from error
 
 
 def _judge(
@@ -222,6 +223,6 @@ def judge_pairs(
 def _verdict(found: Alignment, one: Picture, other: Picture) -> Verdict:
     if found.inliers < MIN_INLIERS:
         return Verdict(found.inliers, 0.0)
-    grey = grey_picture(read_measured(one.path, one.sha256))
-    other_grey = grey_picture(read_measured(other.path, other.sha256))
+    grey = grey_picture(read_measured(one.file, one.sha256))
+    other_grey = grey_picture(read_measured(other.file, other.sha256))
     return Verdict(found.inliers, round(likeness(grey, other_grey, found), 4))

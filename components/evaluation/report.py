@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from components.atomic import atomic_path, write_json, write_text
+from components.dataset.originals import list_originals
 from components.evaluation import plots, plots_overview
 from components.evaluation.board_tables import KINDS, candidate_rows
 from components.evaluation.candidate_document import candidate_document
@@ -27,7 +28,6 @@ from components.evaluation.leaking_split import measure_leaking_split
 from components.evaluation.prediction_table import Predictions, parse_predictions
 from components.evaluation.report_data import (
     data_section,
-    image_files,
     num_test_uses,
     provenance_rows,
     read_document,
@@ -133,7 +133,7 @@ def winner_section(params: Params, layout: Layout, board: Mapping[str, Any]) -> 
         "details": details(document, candidate["thresholds"] or []),
         "figures": _save_all(layout, _figures(layout, candidate, document, table)),
         "mistakes": explain_mistakes(
-            table, image_files(layout), layout.run(first["backbone"], first["seed"])
+            table, list_originals(layout.images), layout.run(first["backbone"], first["seed"])
         ),
         "num_mistakes": int((table.predicted != table.truth).sum()),
     }

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from components.dataset.originals import list_originals
 from components.evaluation.report_pictures import (
     joined_pairs,
     quarantined_images,
@@ -32,7 +33,7 @@ def data_section(layout: Layout, seed: int) -> Document:
     labels, splits = read_table(layout.labels), read_table(layout.splits)
     pairs, quarantine = read_table(layout.pairs), read_table(layout.quarantine)
     joined = joined_only_by_pairs(labels, pairs)
-    files = image_files(layout)
+    files = list_originals(layout.images)
     return {
         "synthetic": bool(manifest["synthetic"]),
         "sources": manifest["sources"],
@@ -134,11 +135,6 @@ def weights_origin(run_folder: Path) -> str | None:
     provenance = read_document(run_folder / "model.json").get("provenance", {})
     origin = (provenance.get("weights") or {}).get("origin")
     return None if origin is None else str(origin)
-
-
-def image_files(layout: Layout) -> dict[str, Path]:
-    """Return the file of every image of the snapshot."""
-    return {path.stem: path for path in sorted(layout.images.iterdir())}
 
 
 def _plain(value: Any) -> str:

@@ -18,6 +18,7 @@ from components.dataset.decode import (
     decode_rgb,
     decode_to_square,
 )
+from components.dataset.originals import Original
 from components.evaluation.prediction_table import Predictions
 
 SIDE = 192
@@ -40,12 +41,12 @@ def photograph(pixels: Pixels) -> str:
     return to_data_uri(buffer.getvalue(), "jpeg")
 
 
-def thumbnail(path: Path | None) -> str | None:
-    """Return the picture in `path` as a data URI, None where there is none to show."""
-    if path is None or not path.is_file():
+def thumbnail(file: Original | None) -> str | None:
+    """Return the picture in `file` as a data URI, None where there is none to show."""
+    if file is None:
         return None
     try:
-        picture = decode_rgb(path.read_bytes(), keep="long", at_least=SIDE).upright()
+        picture = decode_rgb(file.read(), keep="long", at_least=SIDE).upright()
     except UndecodableImage:
         return None
     picture.thumbnail((SIDE, SIDE))
@@ -74,7 +75,7 @@ def most_confident_mistakes(table: Predictions) -> list[int]:
 
 
 def explain_mistakes(
-    table: Predictions, files: dict[str, Path], run_folder: Path
+    table: Predictions, files: dict[str, Original], run_folder: Path
 ) -> list[dict[str, Any]]:
     """Return the most confident mistakes as photographs with Grad-CAM of the wrong diagnosis.
 
@@ -95,7 +96,7 @@ def explain_mistakes(
     model = load_model(run_folder, device="cpu")
     preprocessing = model.file.members[0].preprocessing
     spec = preprocessing.pack_spec
-    contents = [files[str(table.image_ids[row])].read_bytes() for row in rows]
+    contents = [files[str(table.image_ids[row])].read() for row in rows]
     maps = _maps(model.networks[0], preprocessing, contents, table.predicted[rows].tolist())
     shown = PackSpec(SIDE, spec.fit)
     entries = []
@@ -161,7 +162,7 @@ def surest_first(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def joined_pairs(
-    joined: pd.DataFrame, files: dict[str, Path], most: int = 6
+    joined: pd.DataFrame, files: dict[str, Original], most: int = 6
 ) -> list[dict[str, Any]]:
     """Return near-duplicates that no declared id explains, as pairs of photographs.
 
@@ -184,7 +185,7 @@ def joined_pairs(
 
 
 def quarantined_images(
-    quarantine: pd.DataFrame, files: dict[str, Path], most: int = 12
+    quarantine: pd.DataFrame, files: dict[str, Original], most: int = 12
 ) -> list[dict[str, Any]]:
     """Return the first quarantined images that can be shown, with their reason."""
     shown: list[dict[str, Any]] = []

@@ -6,9 +6,11 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 
+from components.dataset.originals import Original, list_originals
+
 
 class ImageFiles:
-    """Files `<image_id>.<ext>` in one folder."""
+    """The files of a snapshot, in the archives of `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -21,15 +23,13 @@ class ImageFiles:
         FileNotFoundError
             It is not there, or has other bytes.
         """
-        path = self._paths.get(image_id)
-        if path is not None:
-            data = path.read_bytes()
+        file = self._files.get(image_id)
+        if file is not None:
+            data = file.read()
             if hashlib.sha256(data).hexdigest() == sha256:
                 return data
         raise FileNotFoundError(f"{image_id} is not in {self._folder} with the bytes it had")
 
     @cached_property
-    def _paths(self) -> dict[str, Path]:
-        if not self._folder.is_dir():
-            return {}
-        return {path.stem: path for path in sorted(self._folder.iterdir()) if path.is_file()}
+    def _files(self) -> dict[str, Original]:
+        return list_originals(self._folder)

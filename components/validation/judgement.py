@@ -58,8 +58,6 @@ class Judgement:
         One per check, in the order of the suites.
     left_out
         Quarantined images and why.
-    files
-        Image id -> file name; None where the file is absent.
     profile
         The snapshot's profile, if there is an image left to describe.
     """
@@ -68,7 +66,6 @@ class Judgement:
     num_images: int
     outcomes: list[Outcome] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
-    files: dict[str, str | None] = field(default_factory=dict)
     profile: dict[str, Any] | None = None
 
 
@@ -94,7 +91,6 @@ def judge_snapshot(snapshot: Snapshot, params: Params, reference: Path) -> Judge
     if not all(outcome.success for outcome in found.outcomes):
         return found
     images = images_table(snapshot.labels, snapshot.quality)
-    found.files = dict(zip(images["image_id"], images["file_name"], strict=True))
     _judge_rows(found, snapshot, images, params)
     found.left_out = quarantined(found.outcomes)
     if len(found.left_out) < found.num_images:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from components.atomic import atomic_path
 from components.dataset.decode import UndecodableImage, decode_rgb
+from components.dataset.originals import Original, list_originals
 from components.validation.checks import Outcome
 
 _COLUMNS = 6
@@ -27,19 +28,15 @@ def sheet_name(check: str) -> str:
     return check.replace(".", "-").replace("_", "-") + ".png"
 
 
-def write_sheets(
-    outcomes: list[Outcome], files: Mapping[str, str | None], images: Path, folder: Path
-) -> list[str]:
+def write_sheets(outcomes: list[Outcome], images: Path, folder: Path) -> list[str]:
     """Write a sheet for every check that pictures broke.
 
     Parameters
     ----------
     outcomes
         What the checks found.
-    files
-        Image id -> file name in `images`; None where there is no file.
     images
-        Folder of the original files.
+        Folder of the original files' archives.
     folder
         Where the sheets go.
 
@@ -48,17 +45,18 @@ def write_sheets(
     list of str
         Names of the checks that have a sheet.
     """
+    files = list_originals(images)
     written = []
     for outcome in outcomes:
         if outcome.check.pictures and outcome.reasons:
-            sheet = _sheet(outcome, files, images)
+            sheet = _sheet(outcome, files)
             with atomic_path(folder / sheet_name(outcome.check.name)) as path:
                 sheet.save(path, format="PNG", optimize=False)
             written.append(outcome.check.name)
     return written
 
 
-def _sheet(outcome: Outcome, files: Mapping[str, str | None], images: Path) -> Image.Image:
+def _sheet(outcome: Outcome, files: Mapping[str, Original]) -> Image.Image:
     shown = list(outcome.reasons.items())[:_MAX_TILES]
     columns = min(_COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
@@ -73,8 +71,7 @@ def _sheet(outcome: Outcome, files: Mapping[str, str | None], images: Path) -> I
     for number, (image_id, reason) in enumerate(shown):
         left = _GAP + number % columns * (_SIDE + _GAP)
         top = _HEADER + number // columns * (_SIDE + _CAPTION + _GAP)
-        name = files.get(image_id)
-        picture = _thumbnail(images / name if name else None)
+        picture = _thumbnail(files.get(image_id))
         draw.rectangle((left, top, left + _SIDE - 1, top + _SIDE - 1), fill=_BEHIND)
         middle = ((_SIDE - picture.width) // 2, (_SIDE - picture.height) // 2)
         sheet.paste(picture, (left + middle[0], top + middle[1]))
@@ -83,12 +80,12 @@ def _sheet(outcome: Outcome, files: Mapping[str, str | None], images: Path) -> I
     return sheet
 
 
-def _thumbnail(path: Path | None) -> Image.Image:
+def _thumbnail(file: Original | None) -> Image.Image:
     """Return the picture at tile size, or a grey tile that says why there is none."""
     try:
-        if path is None:
+        if file is None:
             raise UndecodableImage("no file")
-        picture = decode_rgb(path.read_bytes(), keep="long", at_least=_SIDE).image
+        picture = decode_rgb(file.read(), keep="long", at_least=_SIDE).image
     except UndecodableImage as error:
         tile = Image.new("RGB", (_SIDE, _SIDE), _BEHIND)
         text = "\n".join(textwrap.wrap(error.reason, 26, max_lines=6, placeholder=" …"))

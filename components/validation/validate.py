@@ -92,7 +92,7 @@ def write_report(judgement: Judgement, folder: Path, images: Path, *, success: b
     folder
         Where the report goes.
     images
-        Folder of the original files, for the contact sheets.
+        Folder of the original files' archives, for the contact sheets.
     success
         Whether the run goes on.
     """
@@ -104,7 +104,7 @@ def write_report(judgement: Judgement, folder: Path, images: Path, *, success: b
         write_json(folder / "results" / f"{name}.json", _plain(result.to_json_dict()))
     if judgement.profile is not None:
         write_json(folder / PROFILE_FILE, judgement.profile)
-    sheets = write_sheets(judgement.outcomes, judgement.files, images, folder / "sheets")
+    sheets = write_sheets(judgement.outcomes, images, folder / "sheets")
     write_docs(judgement.judge, document, sheets, folder / "docs")
 
 

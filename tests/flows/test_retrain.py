@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 from tasks.graph import read_graph
+from tests.originals import read_originals
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -70,12 +71,15 @@ def test_the_prefect_database_shows_one_task_per_stage_and_its_artifacts(finishe
     assert any(key.startswith("train-resnet18") for key in keys if key)
 
 
-def test_predict_gives_the_row_of_the_prediction_table(finished: Path, lesionflow: Command) -> None:
+def test_predict_gives_the_row_of_the_prediction_table(
+    finished: Path, lesionflow: Command, tmp_path: Path
+) -> None:
     model = _json(next((finished / "registry").glob("*/versions/v0001/model.json")))
     backbone = model["members"][0]["backbone"]
     table = pd.read_parquet(finished / "evaluations" / f"{backbone}-0" / "test.parquet")
     row = table.iloc[0]
-    image = finished / "data" / "raw" / "images" / f"{row['image_id']}.jpg"
+    image = tmp_path / f"{row['image_id']}.jpg"
+    image.write_bytes(read_originals(finished / "data" / "raw" / "images")[image.name])
     done = lesionflow(finished, "predict", str(image), "--json")
     assert done.returncode == 0, done.stderr
     (predicted,) = json.loads(done.stdout)["images"]

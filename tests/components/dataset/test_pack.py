@@ -21,6 +21,7 @@ from components.dataset.decode import PackSpec, decode_to_square
 from components.dataset.pack import PackedImages, pack_images
 from components.errors import SourceError, TableError
 from components.tables import write_table
+from tests.originals import write_originals
 
 SPEC = PackSpec(16, "crop")
 
@@ -36,13 +37,10 @@ JPEGS = [jpeg(seed) for seed in range(12)]
 
 
 def quality_of(folder: Path, files: dict[str, bytes]) -> pd.DataFrame:
-    folder.mkdir(parents=True, exist_ok=True)
-    for image_id, data in files.items():
-        (folder / f"{image_id}.jpg").write_bytes(data)
+    write_originals(folder, {f"{image_id}.jpg": data for image_id, data in files.items()})
     return pd.DataFrame(
         {
             "image_id": list(files),
-            "file_name": [f"{image_id}.jpg" for image_id in files],
             "sha256": [hashlib.sha256(data).hexdigest() for data in files.values()],
             "decodes": True,
         }
@@ -213,7 +211,7 @@ def test_a_file_that_changed_since_it_was_measured_is_refused(
     tmp_path: Path, data: bytes, message: str
 ) -> None:
     quality = quality_of(tmp_path / "images", {"a": JPEGS[0]})
-    (tmp_path / "images" / "a.jpg").write_bytes(data)
+    write_originals(tmp_path / "images", {"a.jpg": data})
     with pytest.raises(SourceError, match=message) as caught:
         pack_images(quality, tmp_path / "images", SPEC, tmp_path / "packed", tmp_path / "cache")
     assert "a.jpg" in str(caught.value)

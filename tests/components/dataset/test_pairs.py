@@ -26,6 +26,7 @@ from components.dataset.pairs import find_pairs
 from components.dataset.spots import Verdict
 from components.errors import SourceError
 from components.tables import PAIR_COLUMNS, write_table
+from tests.originals import write_originals
 
 PARAMS = PairsParams()
 
@@ -180,9 +181,7 @@ class Snapshot:
         self, folder: Path, files: dict[str, bytes], lesions: dict[str, str], late: str = ""
     ) -> None:
         self.images, self.cache = folder / "images", folder / "cache"
-        self.images.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            (self.images / name).write_bytes(data)
+        write_originals(self.images, files)
         ids = [Path(name).stem for name in files]
         hashes = [hashlib.sha256(data).hexdigest() for data in files.values()]
         lesion_ids = [lesions.get(image_id) for image_id in ids]
@@ -326,8 +325,7 @@ def test_a_file_that_is_not_what_was_measured_is_refused(
     tmp_path: Path, data: bytes | None, message: str
 ) -> None:
     snapshot = Snapshot(tmp_path, {"a.jpg": jpeg(skin(1)), "b.jpg": jpeg(skin(2))}, {})
-    (snapshot.images / "b.jpg").unlink()
-    if data is not None:
-        (snapshot.images / "b.jpg").write_bytes(data)
+    files = {"a.jpg": jpeg(skin(1))} | ({} if data is None else {"b.jpg": data})
+    write_originals(snapshot.images, files)
     with pytest.raises(SourceError, match=message):
         snapshot.pairs()

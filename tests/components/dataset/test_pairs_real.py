@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from itertools import combinations
 from pathlib import Path
 
@@ -12,15 +11,15 @@ import pytest
 from components.dataset.config import PairsParams
 from components.dataset.measure import measure_images
 from components.dataset.pairs import find_pairs
+from tests.originals import write_originals
 
 
 def pairs_of(
     folder: Path, source: Path, metadata: pd.DataFrame, lesion_ids: list[str | None]
 ) -> set[tuple[str, str]]:
     images = folder / "images"
-    images.mkdir()
-    for image_id in metadata["image_id"]:
-        shutil.copyfile(source / "images" / f"{image_id}.jpg", images / f"{image_id}.jpg")
+    names = [f"{image_id}.jpg" for image_id in metadata["image_id"]]
+    write_originals(images, {name: (source / "images" / name).read_bytes() for name in names})
     labels = pd.DataFrame(
         {
             "image_id": metadata["image_id"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from components.splitting.assign import assign
 from components.splitting.config import SplitParams
 from components.splitting.ledger import Ledger, append, read_ledger
 from components.tables import LABEL_COLUMNS, PAIR_COLUMNS, QUARANTINE_COLUMNS, read_table
+from tests.originals import read_originals, write_originals
 
 Take = Callable[..., "Taken"]
 NOTHING: frozenset[str] = frozenset()
@@ -39,6 +41,9 @@ class Taken:
             for path in sorted(self.folder.rglob("*"))
             if path.is_file()
         }
+
+    def images(self) -> dict[str, bytes]:
+        return read_originals(self.folder / "images")
 
 
 def withdrawn(sha256: frozenset[str] = NOTHING, **ids: str) -> Withdrawn:
@@ -85,7 +90,7 @@ def take(tmp_path: Path, seven: DiagnosesParams) -> Take:
 
 def test_original_bytes_labels_and_manifest(ham, take, jpeg) -> None:
     taken = take(ham([("A1", "L1", "mel"), ("A2", "L2", "nv"), ("A3", "L3", "nv")]))
-    assert taken.files()["images/A2.jpg"] == jpeg(1)
+    assert taken.images()["A2.jpg"] == jpeg(1)
     assert list(taken.labels["source"].unique()) == ["ham"]
     assert taken.labels["sha256"].str.len().eq(64).all()
     manifest = taken.manifest
@@ -120,6 +125,9 @@ def test_what_is_new_is_added_to_what_was_there(ham, take) -> None:
     pd.testing.assert_frame_equal(after.labels.loc[["A1", "A2"]], before.labels)
     assert [s["num_images"] for s in after.manifest["sources"]] == [2, 1]
     assert list(after.labels["source"]) == ["month1", "month1", "month2"]
+    archives = {name for name in after.files() if name.endswith(".zip")}
+    assert archives == {"images/month1+A1.zip", "images/month2+B1.zip"}
+    assert before.files()["images/month1+A1.zip"] == after.files()["images/month1+A1.zip"]
 
 
 def test_bytes_seen_before_are_not_taken_twice(ham, take) -> None:
@@ -127,7 +135,7 @@ def test_bytes_seen_before_are_not_taken_twice(ham, take) -> None:
     new = ham([("B1", "L1", "mel"), ("B2", "M2", "nv")], "new", pictures={"B1": 0, "B2": 9})
     taken = take(old, new)
     assert list(taken.labels.index) == ["A1", "A2", "B2"]
-    assert "images/B1.jpg" not in taken.files()
+    assert "B1.jpg" not in taken.images()
     assert taken.manifest["seen_twice"] == [
         {
             "image_id": "B1", "source": "new", "same_as": "A1", "same_as_source": "old",
@@ -225,7 +233,7 @@ def test_equal_files_that_show_nothing_are_not_the_same_picture(ham, take, broke
     assert taken.labels["lesion_id"].to_dict() == {
         "A1": "LA1", "A1x": "LA1", "B1": "LB1", "B1x": "LB1"
     }  # fmt: skip
-    assert taken.files()["images/B1.jpg"] == broken
+    assert taken.images()["B1.jpg"] == broken
     assert taken.manifest["joined_ids"] == taken.manifest["label_conflicts"] == []
     again = take(*folders, folders[1])
     assert again.labels.equals(taken.labels)
@@ -240,13 +248,13 @@ def test_an_absent_image_is_listed_and_can_arrive_later(ham, take) -> None:
     assert (taken.manifest["num_images"], taken.manifest["num_absent"]) == (2, 1)
     complete = take(old, ham(rows, "new"))
     assert complete.manifest["listed_but_absent"] == []
-    assert "images/A2.jpg" in complete.files()
+    assert "A2.jpg" in complete.images()
 
 
 def test_broken_files_are_copied_as_they_are(ham, take) -> None:
     folder = ham([("A1", "L1", "nv"), ("A2", "L1", "nv")])
     next(folder.rglob("A1.jpg")).write_bytes(b"no image")
-    assert take(folder).files()["images/A1.jpg"] == b"no image"
+    assert take(folder).images()["A1.jpg"] == b"no image"
 
 
 def test_given_parts_are_marked_in_the_source(take, tmp_path, jpeg, ham) -> None:
@@ -359,7 +367,7 @@ def test_a_picture_that_another_source_leaves_out_is_a_conflict_in_any_order(
         taken = take(*sources, diagnoses=without_scc)
         assert taken.manifest["label_conflicts"] == [expected]
         assert list(taken.labels.index) == ["A1", "A2", "B3"]
-        assert not {"images/B1.jpg", "images/B2.jpg"} & set(taken.files())
+        assert not {"B1.jpg", "B2.jpg"} & set(taken.images())
 
 
 def test_a_picture_that_its_own_source_leaves_out_too_is_a_conflict(ham, take, without_scc) -> None:
@@ -420,11 +428,12 @@ def test_what_was_withdrawn_is_not_taken(ham, take) -> None:
     taken = take(folder)
     by_lesion = take(folder, without=withdrawn(lesion_id="L1"))
     assert list(by_lesion.labels.index) == ["A3"]
-    assert set(by_lesion.files()) == {"images/A3.jpg", "labels.parquet", "manifest.json"}
+    assert set(by_lesion.files()) == {"images/ham+A3.zip", "labels.parquet", "manifest.json"}
+    assert set(by_lesion.images()) == {"A3.jpg"}
     assert by_lesion.manifest["sources"][0]["num_withdrawn"] == 2
     by_bytes = take(folder, without=withdrawn(frozenset({taken.labels["sha256"]["A2"]})))
     assert list(by_bytes.labels.index) == ["A1", "A3"]
-    assert "images/A2.jpg" not in by_bytes.files()
+    assert "A2.jpg" not in by_bytes.images()
 
 
 # --- the last snapshot in the place of its sources ------------------------------------------------
@@ -485,7 +494,7 @@ def test_the_last_snapshot_remembers_what_was_left_out(ham, take, without_scc) -
 def test_a_snapshot_that_somebody_changed_is_no_base(ham, take) -> None:
     folder = ham([("A1", "L1", "nv"), ("A2", "L2", "nv")])
     base = Base(take(folder).folder, 1)
-    (base.folder / "images" / "A1.jpg").write_bytes(b"other")
+    write_originals(base.folder / "images", {"A1.jpg": b"other"})
     with pytest.raises(SourceError, match="A1 is not the image that was taken"):
         take(folder, base=base)
 
@@ -493,9 +502,9 @@ def test_a_snapshot_that_somebody_changed_is_no_base(ham, take) -> None:
 def test_a_full_disk_is_one_clear_error(ham, take, monkeypatch) -> None:
     folder = ham([("A1", "L1", "nv"), ("A2", "L2", "nv")])
 
-    def full(self: Path, _data: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
     with pytest.raises(ResourceError, match="no space left"):
         take(folder)

@@ -16,6 +16,7 @@ import pytest
 from components.layout import Layout
 from components.params import Params
 from components.tables import write_table
+from tests.originals import write_originals
 
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 SHARES = np.array([0.033, 0.051, 0.110, 0.011, 0.111, 0.670, 0.014])
@@ -97,9 +98,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, repo: Path) -> Trained:
     document["pack"] = {"image_size": 32}
     params = parse_params(document, where="test")
     images, labels = _pictures(90)
-    layout.images.mkdir(parents=True)
-    for image_id, data in images.items():
-        (layout.images / f"{image_id}.png").write_bytes(data)
+    write_originals(layout.images, {f"{name}.png": data for name, data in images.items()})
     quality = pd.DataFrame(
         {
             "image_id": labels["image_id"],

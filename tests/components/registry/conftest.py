@@ -32,6 +32,7 @@ from components.registry.store import open_store
 from components.registry.versions import Registry, open_registry
 from components.splitting import ledger
 from components.tables import LABEL_COLUMNS, probability_columns, read_table, write_table
+from tests.originals import read_originals, write_originals
 
 BACKBONE = "mobilenet_v2"
 CLASSES = ("bkl", "mel", "nv")
@@ -51,6 +52,11 @@ class Work:
     @property
     def registry(self) -> Registry:
         return open_registry(self.params.registry, self.layout)
+
+    @property
+    def pictures(self) -> Path:
+        """Folder with the image files one by one, as those have them who ask for predictions."""
+        return self.layout.root / "pictures"
 
     def gates(self, **bounds: Any) -> Work:
         """Return the same workspace with other gates."""
@@ -86,6 +92,9 @@ def _make_work(folder: Path, lesions: int = 24, classes: tuple[str, ...] = CLASS
     folder.mkdir(parents=True)
     work = Work(_params(classes), layout)
     labels, splits = make_snapshot(layout, lesions, classes)
+    work.pictures.mkdir()
+    for name, data in read_originals(layout.images).items():
+        (work.pictures / name).write_bytes(data)
     write_table(labels, layout.labels)
     write_table(splits, layout.splits)
     write_json(layout.manifest, _manifest(labels))
@@ -98,10 +107,11 @@ def _make_work(folder: Path, lesions: int = 24, classes: tuple[str, ...] = CLASS
 
 def _quality(labels: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     rows = []
+    files = read_originals(layout.images)
     for image_id, sha256 in zip(labels["image_id"], labels["sha256"], strict=True):
-        path = layout.images / f"{image_id}.png"
-        measured = asdict(measure_bytes(path.read_bytes()))
-        rows.append({"image_id": image_id, "file_name": path.name, "sha256": sha256, **measured})
+        name = f"{image_id}.png"
+        measured = asdict(measure_bytes(files[name]))
+        rows.append({"image_id": image_id, "file_name": name, "sha256": sha256, **measured})
     return pd.DataFrame(rows)
 
 
@@ -125,8 +135,8 @@ def make_snapshot(
     layout: Layout, lesions: int, classes: tuple[str, ...]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write pictures, two per lesion; return labels and a split by lesion in thirds."""
-    layout.images.mkdir(parents=True)
     rows, parts = [], []
+    files: dict[str, bytes] = {}
     rng = np.random.default_rng(0)
     for number in range(lesions):
         diagnosis = classes[number % len(classes)]
@@ -134,7 +144,7 @@ def make_snapshot(
         for shot in range(2):
             image_id = f"im_{number:03d}_{shot}"
             data = picture(COLOURS[diagnosis], rng)
-            (layout.images / f"{image_id}.png").write_bytes(data)
+            files[f"{image_id}.png"] = data
             rows.append(
                 {
                     "image_id": image_id,
@@ -147,6 +157,7 @@ def make_snapshot(
                 }
             )
             parts.append({"image_id": image_id, "group_id": f"lesion:{number:03d}", "split": part})
+    write_originals(layout.images, files)
     labels = pd.DataFrame(rows, columns=list(LABEL_COLUMNS))
     text = [name for name in LABEL_COLUMNS if name != "age_years"]
     splits = pd.DataFrame(parts).assign(fold=pd.array([pd.NA] * len(parts), "Int64"), reason=None)

@@ -24,7 +24,7 @@ def classifier(work: Work) -> Classifier:
 
 def test_a_picture_gets_its_row_of_the_prediction_table(work: Work, classifier: Classifier) -> None:
     table = read_table(work.layout.evaluation("mobilenet_v2", 0) / "test.parquet")
-    paths = [work.layout.images / f"{name}.png" for name in table["image_id"]]
+    paths = [work.pictures / f"{name}.png" for name in table["image_id"]]
     found = classifier.predict(paths)
     columns = probability_columns(CLASSES)
     assert np.abs(found[columns].to_numpy() - table[columns].to_numpy()).max() < 1e-5
@@ -35,8 +35,8 @@ def test_a_picture_gets_its_row_of_the_prediction_table(work: Work, classifier: 
 
 
 def test_folders_are_searched_in_order(work: Work, classifier: Classifier) -> None:
-    found = classifier.predict([work.layout.images])
-    assert list(found["image"]) == sorted(str(path) for path in work.layout.images.iterdir())
+    found = classifier.predict([work.pictures])
+    assert list(found["image"]) == sorted(str(path) for path in work.pictures.iterdir())
 
 
 def test_what_is_no_picture_is_named_and_the_rest_is_predicted(
@@ -44,7 +44,7 @@ def test_what_is_no_picture_is_named_and_the_rest_is_predicted(
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     (tmp_path / "empty.jpg").touch()
-    good = next(iter(sorted(work.layout.images.iterdir())))
+    good = next(iter(sorted(work.pictures.iterdir())))
     found = classifier.predict([tmp_path / "broken.jpg", good, tmp_path / "empty.jpg"])
     assert list(found["problem"].notna()) == [True, False, True]
     assert found["diagnosis"].tolist()[0] is None
@@ -57,7 +57,7 @@ def test_what_is_no_picture_is_named_and_the_rest_is_predicted(
 
 
 def test_every_answer_says_what_it_is_not_for(work: Work, classifier: Classifier) -> None:
-    document = prediction_document(classifier, classifier.predict([work.layout.images]))
+    document = prediction_document(classifier, classifier.predict([work.pictures]))
     assert "no medical device" in document["warning"]
     assert "no medical device" in prediction_text(document)
     assert document["model"] == "tiny v0001"
@@ -67,7 +67,7 @@ def test_without_a_domain_every_answer_and_the_card_say_that_nothing_is_checked(
     work: Work, classifier: Classifier
 ) -> None:
     """Sixteen validation pictures are too few to tell what is unlike them."""
-    document = prediction_document(classifier, classifier.predict([work.layout.images]))
+    document = prediction_document(classifier, classifier.predict([work.pictures]))
     assert document["domain_check"].startswith("not checked: tiny v0001 has no domain.json")
     assert document["domain_check"] in prediction_text(document)
     card = (work.registry.fetch("champion") / "card.md").read_text()
@@ -86,5 +86,5 @@ def test_a_pulled_model_predicts_the_same(
     work: Work, classifier: Classifier, tmp_path: Path
 ) -> None:
     work.registry.pull("champion", tmp_path / "out")
-    again = Classifier.from_folder(tmp_path / "out").predict([work.layout.images])
-    assert again.equals(classifier.predict([work.layout.images]))
+    again = Classifier.from_folder(tmp_path / "out").predict([work.pictures])
+    assert again.equals(classifier.predict([work.pictures]))

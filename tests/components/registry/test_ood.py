@@ -142,7 +142,7 @@ def test_predict_refuses_a_photograph_unless_told_to(
     promote_candidate(work.params, work.layout)
     classifier = Classifier.from_registry(work.registry)
     (tmp_path / "photo.jpg").write_bytes(next(iter(_photos().values())))
-    lesion = sorted(work.layout.images.iterdir())[0]
+    lesion = sorted(work.pictures.iterdir())[0]
     found = classifier.predict([tmp_path / "photo.jpg", lesion])
     assert found["problem"].notna().tolist() == [True, False]
     assert found["p_mel"].isna().tolist() == [True, False]

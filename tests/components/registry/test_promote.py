@@ -472,7 +472,7 @@ def test_what_rank_chooses_of_runs_with_and_without_tta_predicts_its_rows(work: 
         "mobilenet_v2": True,
     }
     table = candidate_predictions(work.layout, chosen, "test")
-    paths = [work.layout.images / f"{name}.png" for name in table["image_id"]]
+    paths = [work.pictures / f"{name}.png" for name in table["image_id"]]
     found = Classifier.from_registry(work.registry).predict(paths)
     columns = probability_columns(params.diagnoses.classes)
     assert np.abs(found[columns].to_numpy() - table[columns].to_numpy()).max() < 1e-5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from components.validation.docs import write_docs
 from components.validation.sheets import write_sheets
 from components.validation.verdict import summary
+from tests.originals import write_originals
 
 HOSTILE = '<img src=x onerror="alert(1)">&amp;'
 
@@ -50,15 +52,14 @@ def pages(tables: Any, judge_tables: Any, tmp_path: Path) -> dict[str, Path]:
     tables.set("labels", "IMG_03", site=HOSTILE)
     tables.manifest["present_but_not_listed"] = [HOSTILE]
     judgement = judge_tables(tables)
-    images = tmp_path / "images"
-    images.mkdir()
     rng = np.random.default_rng(0)
+    files = {"IMG_00.jpg": b""}
     for name in ("IMG_02", "IMG_03"):
-        Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)).save(
-            images / f"{name}.jpg"
-        )
-    (images / "IMG_00.jpg").touch()
-    sheets = write_sheets(judgement.outcomes, judgement.files, images, tmp_path / "sheets")
+        written = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)).save(written, "JPEG")
+        files[f"{name}.jpg"] = written.getvalue()
+    write_originals(tmp_path / "images", files)
+    sheets = write_sheets(judgement.outcomes, tmp_path / "images", tmp_path / "sheets")
     assert sheets == ["images.decodable", "images.sharpness"]
     document = summary(judgement.outcomes, 24, len(judgement.left_out), success=True)
     write_docs(judgement.judge, document, sheets, tmp_path / "docs")
@@ -122,7 +123,6 @@ def test_a_sheet_has_the_first_offenders_only(
     tables = make_tables((5, 5, 5))  # 30 images, 24 fit
     tables.quality["sharpness"] = 1.0
     judgement = judge_tables(tables)
-    files = dict.fromkeys(judgement.files)
-    write_sheets(judgement.outcomes, files, tmp_path, tmp_path / "sheets")
+    write_sheets(judgement.outcomes, tmp_path / "none", tmp_path / "sheets")
     with Image.open(tmp_path / "sheets" / "images-sharpness.png") as sheet:
         assert sheet.size == (1256, 1114)

@@ -24,6 +24,7 @@ from components.stage import read_stage_error
 from components.tables import QUARANTINE_COLUMNS, read_table, write_table
 from components.validation.reference import remember_profile
 from components.validation.validate import run
+from tests.originals import write_originals
 
 BROKEN = {
     "IMG_00": ("truncated", "cannot be decoded: truncated"),
@@ -55,21 +56,23 @@ def _file(number: int, problem: str | None) -> bytes:
 
 def _write_workspace(layout: Layout, tables: Any, broken: dict[str, Any], repo: Path) -> None:
     """Write what the stages before would have written, with files that are really broken."""
-    layout.images.mkdir(parents=True)
+    layout.raw.mkdir(parents=True)
     shutil.copy(repo / "dvc.yaml", layout.graph)
     rows = []
+    files: dict[str, bytes] = {}
     for number, image_id in enumerate(tables.labels["image_id"]):
         problem = broken.get(image_id, (None,))[0]
         data = _file(number, problem)
         name = None if problem == "absent" else f"{image_id}.jpg"
         if name:
-            (layout.images / name).write_bytes(data)
+            files[name] = data
             measures = measure_bytes(data)
         else:
             measures = Measures(decodes=False, problem="file is absent")
         sha256 = f"{number:064x}" if name else None
         row = {"image_id": image_id, "file_name": name, "sha256": sha256, "num_bytes": len(data)}
         rows.append(row | measures.as_dict())
+    write_originals(layout.images, files)
     tables.labels["sha256"] = [row["sha256"] for row in rows]
     write_table(tables.labels, layout.labels)
     write_table(pd.DataFrame(rows), layout.quality)
