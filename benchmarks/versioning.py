@@ -4,8 +4,9 @@ Usage: python -m benchmarks.versioning [files] [archive] [shards] [originals]
 
 Takes HAM10000 and then its increment (`LESIONFLOW_REAL_DATA`), versions both with DVC in each form,
 pushes to a folder and to an S3 server on loopback, and pulls into a new clone. Writes
-`benchmarks/results/versioning.csv`; `docs/data-versioning.md` says what follows from it. The server
-runs in Python on the same cores: what it takes for an object is more than S3 takes on a good line.
+`benchmarks/results/versioning.csv` (rows of other forms stay); `docs/data-versioning.md` says what
+follows from it. The server runs in Python on the same cores: what it takes for an object is more
+than S3 takes on a good line.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.machine import write_results
+from benchmarks.machine import read_results, write_results
 from components.dataset.originals import OriginalsWriter
 
 _REPO = Path(__file__).resolve().parents[1]
@@ -138,7 +139,8 @@ def main(forms: list[str]) -> None:
         for form in forms or list(FORMS):
             rows += measure(form, Path(name) / form)
     server.stop()
-    print(write_results("versioning", rows))
+    others = [row for row in read_results("versioning") if row["form"] not in (forms or FORMS)]
+    print(write_results("versioning", [*others, *rows]))
 
 
 def _zip(paths: list[Path], target: Path) -> None:

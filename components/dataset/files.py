@@ -32,12 +32,9 @@ def read_measured(file: Original, sha256: str) -> bytes:
     Raises
     ------
     SourceError
-        Its archive is gone, or the bytes are others by now.
+        The bytes are others by now, or cannot be read.
     """
-    try:
-        data = file.read()
-    except FileNotFoundError as error:
-        raise changed(file, "it is gone") from error
+    data = file.read()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise changed(file, "it changed since it was measured")
     return data

@@ -19,6 +19,7 @@ from components.dataset.snapshot import (
     read_manifest,
     recorded_diagnoses,
 )
+from components.errors import SourceError
 from components.layout import Layout
 from components.params import read_yaml
 
@@ -34,6 +35,11 @@ def find_base(
     """Return the last snapshot if it is one of the first of `sources` as they are now.
 
     Where DVC has removed it from its place, it is taken from DVC's cache or remote.
+
+    Raises
+    ------
+    SourceError
+        It would be, but for the form of its files.
     """
     folder = layout.raw if layout.manifest.is_file() else _from_dvc(layout)
     if folder is None:
@@ -45,10 +51,17 @@ def find_base(
         for source, fingerprint in sources[: len(taken)]
     ]
     same = [{key: fact[key] for key in want} for fact, want in zip(taken, wanted, strict=False)]
-    if same != wanted or len(wanted) < len(taken) or manifest["schema_version"] != SCHEMA_VERSION:
+    if same != wanted or len(wanted) < len(taken):
         return None
     if manifest["diagnoses"] != recorded_diagnoses(diagnoses) or not remembers_left_out(manifest):
         return None
+    if manifest["schema_version"] != SCHEMA_VERSION:
+        raise SourceError(
+            "the last snapshot has the form of an earlier version, and cannot stand for sources "
+            "that are not at hand",
+            where=str(folder),
+            fix="run this once where all sources are, and push the snapshot",
+        )
     return Base(folder, len(taken))
 
 

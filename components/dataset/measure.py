@@ -102,13 +102,12 @@ def list_files(labels: pd.DataFrame, images: Path) -> list[ImageFile]:
         files = list(pool.map(lambda image_id: _hash(image_id, places.get(image_id)), ids))
     ingested = labels.set_index("image_id")["sha256"].dropna().to_dict()
     changed = [
-        file.image_id
-        for file in files
-        if file.sha256 and ingested.get(file.image_id, file.sha256) != file.sha256
+        file.image_id for file in files if ingested.get(file.image_id, file.sha256) != file.sha256
     ]
     if changed:
         raise SourceError(
-            f"{len(changed)} files changed since they were ingested: {', '.join(changed[:5])}",
+            f"{len(changed)} files changed or are gone since they were ingested: "
+            f"{', '.join(changed[:5])}",
             where=str(images),
             fix="run the stage `ingest` again",
         )

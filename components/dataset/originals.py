@@ -13,7 +13,10 @@ changes its own archive and perhaps the next one, whatever has been done to the 
 from __future__ import annotations
 
 import hashlib
+import re
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -23,13 +26,15 @@ from components.errors import SourceError
 
 ARCHIVE_BYTES = 32 << 20
 """Of images, in an archive, on average."""
-_AFTER_SOURCE = "+"
-"""Between source and first image id in the name of an archive; no name of a source has it."""
 _HASHES = 1 << 64
-_LOCAL_HEADER = 30
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+"""Signature, lengths of name and extra field: 4.3.7 of the ZIP specification (APPNOTE.TXT)."""
+_SIGNATURE = b"PK\x03\x04"
 _WRITTEN = (1980, 1, 1, 0, 0, 0)
 """The earliest time that ZIP knows: the same images shall give the same bytes."""
 _UNIX = 3
+_LONGEST = 80
+"""Letters of a source, and of an image id, in the name of an archive."""
 
 
 @dataclass(frozen=True, order=True)
@@ -40,39 +45,49 @@ class Original:
     ----------
     archive
         The archive's file.
-    offset, num_bytes
-        Where its entry begins in there; size of the image's file.
+    offset
+        Where its entry begins in there.
+    num_bytes, crc32
+        Of the image's file.
     name
         `<image_id>.<ext>`.
+    source
+        Name of the source that gave it.
     """
 
     archive: Path
     offset: int
     num_bytes: int
+    crc32: int
     name: str
+    source: str
 
     @property
     def image_id(self) -> str:
         return PurePosixPath(self.name).stem
 
-    @property
-    def source(self) -> str:
-        return self.archive.name.partition(_AFTER_SOURCE)[0]
-
     def read(self) -> bytes:
-        """Return the file's bytes; other bytes, or fewer, if the archive was changed meanwhile.
+        """Return the file's bytes.
 
         Raises
         ------
-        FileNotFoundError
-            The archive is gone.
+        SourceError
+            The archive is gone, or damaged there.
         """
-        with self.archive.open("rb") as archive:
-            archive.seek(self.offset)
-            header = archive.read(_LOCAL_HEADER)
-            # Lengths of name and extra field: 4.3.7 of the ZIP specification (APPNOTE.TXT).
-            archive.seek(sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28)), 1)
-            return archive.read(self.num_bytes)
+        try:
+            with self.archive.open("rb") as archive:
+                archive.seek(self.offset)
+                signature, len_name, len_extra = _LOCAL_HEADER.unpack(
+                    archive.read(_LOCAL_HEADER.size)
+                )
+                name = archive.read(len_name)
+                archive.seek(len_extra, 1)
+                data = archive.read(self.num_bytes)
+        except (OSError, struct.error) as error:
+            raise _damaged(self.archive, f"{self.name} cannot be read: {error}") from error
+        if (signature, name) != (_SIGNATURE, self.name.encode()) or zlib.crc32(data) != self.crc32:
+            raise _damaged(self.archive, f"{self.name} is not what was packed")
+        return data
 
     def __str__(self) -> str:
         return f"{self.name} in {self.archive}"
@@ -103,16 +118,28 @@ def list_originals(folder: Path) -> dict[str, Original]:
 def _entries(path: Path) -> list[Original]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return [
-                Original(path, entry.header_offset, entry.file_size, entry.filename)
-                for entry in archive.infolist()
-            ]
-    except zipfile.BadZipFile as error:
-        raise SourceError(
-            f"the archive of images is damaged: {error}",
-            where=str(path),
-            fix="run `dvc checkout --force data/raw`, or the stage `ingest` again",
-        ) from error
+            source = archive.comment.decode()
+            entries = archive.infolist()
+    # What zipfile raises for damage, besides its own error, depends on where the damage is.
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, struct.error) as error:
+        raise _damaged(path, str(error)) from error
+    size = path.stat().st_size
+    for entry in entries:
+        stored = entry.compress_type == zipfile.ZIP_STORED
+        if not stored or not 0 <= entry.header_offset <= size - entry.file_size:
+            raise _damaged(path, f"{entry.filename} is not stored in there as it should be")
+    return [
+        Original(path, entry.header_offset, entry.file_size, entry.CRC, entry.filename, source)
+        for entry in entries
+    ]
+
+
+def _damaged(path: Path, why: str) -> SourceError:
+    return SourceError(
+        f"an archive of images is damaged: {why}",
+        where=str(path),
+        fix="run `dvc checkout --force data/raw`, or the stage `ingest` again",
+    )
 
 
 class OriginalsWriter:
@@ -133,8 +160,9 @@ class OriginalsWriter:
     def add(self, image_id: str, suffix: str, data: bytes) -> None:
         """Write one file; image ids come in their order."""
         if self._archive is None:
-            name = f"{self._source}{_AFTER_SOURCE}{image_id}.zip"
+            name = _archive_name(self._source, image_id)
             self._archive = zipfile.ZipFile(self._folder / name, "x")
+            self._archive.comment = self._source.encode()
         entry = zipfile.ZipInfo(f"{image_id}{suffix}", _WRITTEN)
         entry.create_system = _UNIX
         self._archive.writestr(entry, data)
@@ -157,6 +185,15 @@ class OriginalsWriter:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _archive_name(source: str, image_id: str) -> str:
+    """Return a name that tells where to look, on any file system; its end tells two apart."""
+    plain = (
+        re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:_LONGEST] for name in (source, image_id)
+    )
+    digest = hashlib.sha256(f"{source}/{image_id}".encode()).hexdigest()
+    return f"{'+'.join(plain)}-{digest[:8]}.zip"
 
 
 def _ends_archive(image_id: str, num_bytes: int) -> bool:

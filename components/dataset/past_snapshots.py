@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -37,8 +37,11 @@ class PastSnapshots:
     remotes: list[str]
 
 
-def past_snapshots(layout: Layout, image_ids: Set[str]) -> PastSnapshots | None:
-    """Look for snapshots with one of the images; None where there is no DVC repository."""
+def past_snapshots(layout: Layout, image_ids: Set[str], hashes: Set[str]) -> PastSnapshots | None:
+    """Look for snapshots with one of the images, by its id then or now, or by its sha256.
+
+    None where there is no DVC repository.
+    """
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
@@ -50,44 +53,44 @@ def past_snapshots(layout: Layout, image_ids: Set[str]) -> PastSnapshots | None:
         return None
     commits = _commits(layout)
     listings = {f"{path.parent.name}{path.name}": path for path in sorted(cache.glob("??/*.dir"))}
-    cached, looked_into = [], set()
+    cached, not_looked_into = [], [version for version in commits if version not in listings]
     for version, listing in listings.items():
-        in_there = _images_in(listing, cache)
-        if in_there is None:
+        content = {
+            entry["relpath"]: str(entry["md5"])
+            for entry in json.loads(listing.read_text(encoding="utf-8"))
+        }
+        if not {"manifest.json", "labels.parquet"} <= set(content):
+            continue  # another folder that DVC keeps
+        names, labels = _single_files(content), _labels(cache, content["labels.parquet"])
+        if labels is None and not names:
+            not_looked_into.append(version)
             continue
-        looked_into.add(version)
-        images = sorted(image_ids & in_there)
+        images = image_ids & names
+        if labels is not None:
+            found = labels["image_id"].isin(image_ids) | labels["sha256"].isin(hashes)
+            images |= set(labels["image_id"][found & labels["sha256"].notna()])
         if images:
             known = commits.get(version, [])
-            cached.append({"version": version, "commits": known, "images": images})
+            cached.append({"version": version, "commits": known, "images": sorted(images)})
     return PastSnapshots(
         cached,
-        [
-            {"version": version, "commits": known}
-            for version, known in commits.items()
-            if version not in looked_into
-        ],
+        [{"version": version, "commits": commits.get(version, [])} for version in not_looked_into],
         [f"{name} {url}" for name, url in sorted(remotes.items())],
     )
 
 
-def _images_in(listing: Path, cache: Path) -> set[str] | None:
-    """Return the ids of the images in a folder that DVC has versioned.
+def _single_files(content: Mapping[str, str]) -> set[str]:
+    """Return the ids of images whose files lie one by one, as in snapshots of earlier versions."""
+    paths = (PurePosixPath(path) for path in content)
+    return {path.stem for path in paths if path.parts[0] == "images" and path.suffix != ".zip"}
 
-    None if it is no snapshot, or one whose labels are not in the cache.
-    """
-    hashes = {
-        entry["relpath"]: str(entry["md5"])
-        for entry in json.loads(listing.read_text(encoding="utf-8"))
-    }
-    if not {"manifest.json", "labels.parquet"} <= set(hashes):
-        return None
-    md5 = hashes["labels.parquet"]
+
+def _labels(cache: Path, md5: str) -> pd.DataFrame | None:
+    """Return a snapshot's labels; None where the cache lacks them."""
     try:
-        labels = pd.read_parquet(cache / md5[:2] / md5[2:], columns=["image_id", "sha256"])
+        return pd.read_parquet(cache / md5[:2] / md5[2:], columns=["image_id", "sha256"])
     except (OSError, ValueError):
         return None
-    return set(labels["image_id"][labels["sha256"].notna()])
 
 
 def _commits(layout: Layout) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 _THREADS = 8
-_AHEAD = 64
+_AHEAD = 2 * _THREADS
 """Files that are being read, or wait for being used: this many are in memory."""
 
 

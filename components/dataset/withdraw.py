@@ -61,7 +61,7 @@ def withdraw(
     _check_known(given, known, names, layout)
     _widen(given, names)
     images, hashes = concerned(known, given)
-    past = past_snapshots(layout, images)
+    past = past_snapshots(layout, images, hashes)
     entries: set[Entry] = {(column, value) for column in ID_COLUMNS for value in given[column]}
     entries |= {("image_id", value) for value in images}
     entries |= {("sha256", value) for value in hashes}

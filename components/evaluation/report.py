@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from components.atomic import atomic_path, write_json, write_text
-from components.dataset.originals import list_originals
 from components.evaluation import plots, plots_overview
 from components.evaluation.board_tables import KINDS, candidate_rows
 from components.evaluation.candidate_document import candidate_document
@@ -133,7 +132,7 @@ def winner_section(params: Params, layout: Layout, board: Mapping[str, Any]) -> 
         "details": details(document, candidate["thresholds"] or []),
         "figures": _save_all(layout, _figures(layout, candidate, document, table)),
         "mistakes": explain_mistakes(
-            table, list_originals(layout.images), layout.run(first["backbone"], first["seed"])
+            table, layout.images, layout.run(first["backbone"], first["seed"])
         ),
         "num_mistakes": int((table.predicted != table.truth).sum()),
     }

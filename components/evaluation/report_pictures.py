@@ -18,6 +18,7 @@ from components.dataset.decode import (
     decode_rgb,
     decode_to_square,
 )
+from components.dataset.files import measured_files
 from components.dataset.originals import Original
 from components.evaluation.prediction_table import Predictions
 
@@ -74,17 +75,15 @@ def most_confident_mistakes(table: Predictions) -> list[int]:
     return chosen
 
 
-def explain_mistakes(
-    table: Predictions, files: dict[str, Original], run_folder: Path
-) -> list[dict[str, Any]]:
+def explain_mistakes(table: Predictions, images: Path, run_folder: Path) -> list[dict[str, Any]]:
     """Return the most confident mistakes as photographs with Grad-CAM of the wrong diagnosis.
 
     Parameters
     ----------
     table
         Predictions on test.
-    files
-        Image id -> file with the original bytes.
+    images
+        Folder of the original files' archives.
     run_folder
         The model whose first member is explained.
     """
@@ -96,7 +95,8 @@ def explain_mistakes(
     model = load_model(run_folder, device="cpu")
     preprocessing = model.file.members[0].preprocessing
     spec = preprocessing.pack_spec
-    contents = [files[str(table.image_ids[row])].read() for row in rows]
+    files = measured_files([str(table.image_ids[row]) for row in rows], images)
+    contents = [file.read() for file in files.values()]
     maps = _maps(model.networks[0], preprocessing, contents, table.predicted[rows].tolist())
     shown = PackSpec(SIDE, spec.fit)
     entries = []

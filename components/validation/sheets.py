@@ -45,15 +45,13 @@ def write_sheets(outcomes: list[Outcome], images: Path, folder: Path) -> list[st
     list of str
         Names of the checks that have a sheet.
     """
-    files = list_originals(images)
-    written = []
-    for outcome in outcomes:
-        if outcome.check.pictures and outcome.reasons:
-            sheet = _sheet(outcome, files)
-            with atomic_path(folder / sheet_name(outcome.check.name)) as path:
-                sheet.save(path, format="PNG", optimize=False)
-            written.append(outcome.check.name)
-    return written
+    shown = [outcome for outcome in outcomes if outcome.check.pictures and outcome.reasons]
+    files = list_originals(images) if shown else {}
+    for outcome in shown:
+        sheet = _sheet(outcome, files)
+        with atomic_path(folder / sheet_name(outcome.check.name)) as path:
+            sheet.save(path, format="PNG", optimize=False)
+    return [outcome.check.name for outcome in shown]
 
 
 def _sheet(outcome: Outcome, files: Mapping[str, Original]) -> Image.Image:

@@ -287,8 +287,9 @@ def test_a_snapshot_with_its_files_one_by_one_stands_for_nothing(ham, layout) ->
     shutil.rmtree(folder)
     manifest = json.loads(layout.manifest.read_text())
     layout.manifest.write_text(json.dumps(manifest | {"schema_version": 1}))
-    with pytest.raises(SourceError, match="does not exist"):
+    with pytest.raises(SourceError, match="form of an earlier version") as caught:
         ingest.run(params_for(folder), layout)
+    assert "run this once where all sources are" in caught.value.fix
     layout.manifest.write_text(json.dumps(manifest))
     ingest.run(params_for(folder), layout)
 

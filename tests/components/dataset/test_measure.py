@@ -203,6 +203,13 @@ def test_a_file_that_changed_since_it_was_ingested_is_refused(tmp_path: Path) ->
         measure_images(labels, tmp_path / "images", tmp_path / "cache")
 
 
+def test_files_that_were_ingested_and_are_gone_are_named(tmp_path: Path) -> None:
+    labels = snapshot(tmp_path / "images", {"a.jpg": jpeg(1), "b.jpg": jpeg(2)})
+    write_originals(tmp_path / "images", {"a.jpg": jpeg(1)})
+    with pytest.raises(SourceError, match=r"1 files changed or are gone .*: b"):
+        measure_images(labels, tmp_path / "images", tmp_path / "cache")
+
+
 def test_measures_survive_the_cache_to_the_last_bit() -> None:
     import json
 

@@ -25,7 +25,7 @@ def test_no_more_is_read_than_a_few_files_ahead() -> None:
         return name.encode()
 
     for taken, _ in enumerate(read_ahead(NAMES, read), start=1):
-        assert done <= taken + 64
+        assert done <= taken + 16
 
 
 def test_a_file_that_cannot_be_read_is_an_error() -> None:

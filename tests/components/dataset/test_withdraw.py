@@ -30,6 +30,7 @@ from components.recipes import compose_recipe
 from components.registry.versions import open_registry
 from components.splitting.ledger import append
 from components.tables import read_table, write_table
+from tests.originals import read_originals
 
 ROWS = [("A1", "L1", "mel"), ("A2", "L1", "mel"), ("A3", "L2", "nv"), ("A4", "L3", "nv")]
 
@@ -601,6 +602,47 @@ def test_snapshots_that_only_the_remote_has_are_named_until_they_are_fetched(
     remains = withdraw(layout, ["A4"], [], [])["remains"]
     assert sorted(entry["commits"] for entry in remains["snapshots"]) == sorted([[first], [second]])
     assert remains["snapshots_not_looked_into"] == []
+
+
+def test_an_image_that_had_another_id_in_an_old_snapshot_is_found_by_its_bytes(
+    layout: Layout, ham
+) -> None:
+    first = commit(layout, "")
+    renamed = ham([(f"new-{image_id}", *row) for image_id, *row in ROWS], "renamed")
+    use(layout, renamed)
+    second = commit(layout, "")
+    remains = withdraw(layout, ["new-A4"], [], [])["remains"]
+    found = {entry["commits"][0]: entry["images"] for entry in remains["snapshots"]}
+    assert found == {first: ["A4"], second: ["new-A4"]}
+
+
+def test_snapshots_of_the_earlier_form_are_looked_into(layout: Layout) -> None:
+    """Their files lie one by one, and DVC's listing names them."""
+    for name, data in read_originals(layout.images).items():
+        (layout.images / name).write_bytes(data)
+    for archive in layout.images.glob("*.zip"):
+        archive.unlink()
+    first = commit(layout, "")
+    (version,) = (layout.root / ".dvc" / "cache").rglob("*.dir")
+    labels = next(e for e in json.loads(version.read_text()) if e["relpath"] == "labels.parquet")
+    (version.parent.parent / labels["md5"][:2] / labels["md5"][2:]).unlink()
+    remains = withdraw(layout, ["A4"], [], [])["remains"]
+    assert [(e["commits"], e["images"]) for e in remains["snapshots"]] == [([first], ["A4"])]
+    assert remains["snapshots_not_looked_into"] == []
+
+
+def test_a_snapshot_whose_labels_are_not_here_is_not_called_clean(layout: Layout, ham) -> None:
+    commit(layout, "")
+    (version,) = (layout.root / ".dvc" / "cache").rglob("*.dir")
+    labels = next(e for e in json.loads(version.read_text()) if e["relpath"] == "labels.parquet")
+    use(layout, ham(ROWS[1:], "fewer"))
+    shell(layout, "git", "checkout", "-q", "--orphan", "other")  # no commit names it any more
+    shell(layout, "git", "branch", "-D", "master")
+    (version.parent.parent / labels["md5"][:2] / labels["md5"][2:]).unlink()
+    found = withdraw(layout, ["A4"], [], [])
+    (entry,) = found["remains"]["snapshots_not_looked_into"]
+    assert (entry["version"], entry["commits"]) == (version.parent.name + version.name, [])
+    assert "perhaps 1 snapshots that were not looked into" in withdrawal_text(found)
 
 
 def test_without_a_remote_a_snapshot_that_is_not_here_has_to_be_looked_for(layout: Layout) -> None:

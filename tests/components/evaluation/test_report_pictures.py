@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from components.dataset.originals import list_originals
 from components.evaluation.prediction_table import Predictions, parse_predictions
 from components.evaluation.report_pictures import (
     joined_pairs,
@@ -19,6 +20,7 @@ from components.evaluation.report_pictures import (
     thumbnail,
 )
 from components.tables import PAIR_COLUMNS
+from tests.originals import write_originals
 
 
 def _table(rows: list[tuple[str, str, str, float]]) -> Predictions:
@@ -82,15 +84,16 @@ def test_equal_files_and_pixels_are_surer_than_any_number_of_matching_points() -
 
 
 def test_a_thumbnail_keeps_the_aspect_and_a_broken_file_has_none(tmp_path: Path) -> None:
-    picture, broken = tmp_path / "a.jpg", tmp_path / "b.jpg"
-    Image.new("RGB", (600, 450), "tan").save(picture)
-    broken.write_bytes(picture.read_bytes()[:100])
-    address = thumbnail(picture)
+    written = io.BytesIO()
+    Image.new("RGB", (600, 450), "tan").save(written, "JPEG")
+    data = written.getvalue()
+    write_originals(tmp_path, {"a.jpg": data, "b.jpg": data[:100]})
+    files = list_originals(tmp_path)
+    address = thumbnail(files["a"])
     assert address is not None
     data = base64.b64decode(address.removeprefix("data:image/jpeg;base64,"))
     assert Image.open(io.BytesIO(data)).size == (192, 144)
-    assert thumbnail(broken) is None
-    assert thumbnail(tmp_path / "absent.jpg") is None
+    assert thumbnail(files["b"]) is None
     assert thumbnail(None) is None
 
 
