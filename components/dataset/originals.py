@@ -188,7 +188,7 @@ class OriginalsWriter:
 
 
 def _archive_name(source: str, image_id: str) -> str:
-    """Return a name that tells where to look, on any file system; its end tells two apart."""
+    """Return a name that any file system takes; its last digits tell two apart."""
     plain = (
         re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:_LONGEST] for name in (source, image_id)
     )

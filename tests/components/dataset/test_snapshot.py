@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from components.dataset import originals
 from components.dataset.config import DiagnosesParams, SourceParams
 from components.dataset.snapshot import Base, known_diagnoses, write_snapshot
 from components.dataset.withdrawn import Withdrawn
@@ -439,6 +440,14 @@ def test_what_was_withdrawn_is_not_taken(ham, take) -> None:
 # --- the last snapshot in the place of its sources ------------------------------------------------
 
 
+@pytest.fixture(params=["an archive each", "some in an archive", "all in one"])
+def sizes_of_archives(request: pytest.FixtureRequest, monkeypatch, jpeg) -> None:
+    """Let archives hold as many images as the parameter says."""
+    sizes = {"an archive each": 1, "some in an archive": 2 * len(jpeg(0)), "all in one": 1 << 30}
+    monkeypatch.setattr(originals, "ARCHIVE_BYTES", sizes[request.param])
+
+
+@pytest.mark.usefixtures("sizes_of_archives")
 def test_the_last_snapshot_and_what_is_new_is_the_same_as_all_sources(ham, take) -> None:
     old = ham(
         [("A2", "L1", "nv"), ("A1", "L2", "mel"), ("A3", "L3", "df")], "old",
@@ -459,6 +468,7 @@ def test_the_last_snapshot_and_what_is_new_is_the_same_as_all_sources(ham, take)
     assert again.files() == whole.files()
 
 
+@pytest.mark.usefixtures("sizes_of_archives")
 def test_withdrawing_works_without_the_sources(ham, take) -> None:
     folder = ham([("A1", "L1", "nv"), ("A2", "L2", "nv"), ("A3", "L2", "nv")])
     base = Base(take(folder).folder, 1)
