@@ -11,6 +11,7 @@ from prefect.states import Completed
 
 from components.layout import Layout
 from components.params import load_params
+from flows.terminal import shorten_run_lines
 from flows.time_limit import time_limit
 from flows.workspace import BusyError, exclusive
 from tasks.links import described
@@ -37,6 +38,7 @@ def alone(layout: Layout, work: Callable[[], T]) -> T:
     TimeLimitError
         This run belongs to a deployment and took too long.
     """
+    shorten_run_lines()  # a run of a deployment has a process that no command of ours started
     waits = of_deployment()
     schedule = load_params(layout.params).schedule
     minutes, hours = (schedule.wait_minutes, schedule.timeout_hours) if waits else (0.0, None)

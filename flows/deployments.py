@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from prefect import Flow, serve
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger
@@ -23,6 +23,7 @@ from components.params import load_params
 from flows.ingest import ingest
 from flows.promote import promote
 from flows.retrain import retrain
+from flows.serving import serve_until_told_to_end
 from flows.tune import tune
 from tasks.events import SNAPSHOT, SNAPSHOT_NEW, WORKSPACE_LABEL
 
@@ -79,10 +80,12 @@ def schedule_fields() -> dict[str, str | bool]:
 
 
 def serve_deployments(layout: Layout) -> None:
-    """Serve the deployments until interrupted; one run at a time, for the workspace is one."""
+    """Serve the deployments until told to end; one run at a time, for the workspace is one."""
     served = deployments(layout)
     take_over(served)
-    serve(*served, limit=1)
+    names = ", ".join(f"{each.flow_name}/{each.name}" for each in served)
+    print(f"served until Ctrl-C, at their times or when started by hand: {names}", flush=True)
+    serve_until_told_to_end(served, limit=1)
 
 
 def take_over(served: Iterable[RunnerDeployment]) -> None:

@@ -1,16 +1,19 @@
-"""Ctrl-C: once ends a run in order, twice ends it at once."""
+"""Ctrl-C: once ends what is under way in order, twice ends it at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = "lesionflow: interrupted; the same command goes on from here"
 EXIT_CODE = 128 + signal.SIGINT
+_TERMINALS = frozenset({signal.SIGINT, signal.SIGHUP})
+"""What a terminal sends to every process that was started in it."""
 
 
 @contextmanager
@@ -44,3 +47,26 @@ def _end_at_once(_number: int, _frame: FrameType | None) -> None:
     # it, stages look for its process.
     os.write(2, f"{INTERRUPTED}\n".encode())
     os._exit(EXIT_CODE)
+
+
+@contextmanager
+def terminal_signals_as_sigterm() -> Iterator[None]:
+    """Take Ctrl-C and the end of the terminal as SIGTERM, and keep both from all processes below.
+
+    A run that got the signal, too, would crash of it before it is cancelled. Begin this before
+    other threads are started: the signals are blocked in this thread and in what it starts. Those
+    that this process was started to ignore (`nohup`) are ignored.
+    """
+    ours = {each for each in _TERMINALS if signal.getsignal(each) is not signal.SIG_IGN}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+    threading.Thread(target=_pass_on, args=(ours,), name="terminal-signals", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _pass_on(signals: set[signal.Signals]) -> None:
+    while signals:
+        signal.sigwait(signals)
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -224,6 +224,8 @@ def _end(runner: ThreadPoolTaskRunner[State]) -> None:
 
 def _failure(name: str, future: PrefectConcurrentFuture[State]) -> BaseException | None:
     state = future.state
+    if state.is_cancelled():
+        return StageError(name, str(state.message), 70)
     if not (state.is_failed() or state.is_crashed()):
         return None
     error = state.result(raise_on_failure=False)

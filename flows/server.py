@@ -98,7 +98,7 @@ def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
         with _away_as_error():
             yield wait_until_it_answers
     finally:
-        _flush_logs()
+        flush_logs()
         del os.environ["PREFECT_API_URL"]
         assert server.stdin is not None
         server.stdin.close()
@@ -146,7 +146,7 @@ def wait_for_server(url: str, server: subprocess.Popen[bytes], log: Path | None 
         time.sleep(0.1)
 
 
-def _flush_logs() -> None:
+def flush_logs() -> None:
     """Send what Prefect still holds back while there is somebody to take it."""
     if "prefect" not in sys.modules:
         return

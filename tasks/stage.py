@@ -20,7 +20,7 @@ import psutil
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from components.cluster import lost
 from components.errors import CheckFailedError, LesionflowError, ResourceError
@@ -34,8 +34,10 @@ from tasks.journal import note
 
 _DVC_FAILED = "ERROR: failed to reproduce"  # the message of the stage, or of ours, says more
 _COMMAND_ENDED = re.compile(re.escape(_DVC_FAILED) + r".* exited with (-?\d+)$")
+_WITH_RUN = "ended with the run"
 _running: dict[subprocess.Popen[bytes], str] = {}
 _running_lock = threading.Lock()
+_ended_with_run: set[subprocess.Popen[bytes]] = set()
 _ending = threading.Lock()
 
 
@@ -72,6 +74,10 @@ def run_stage(
         Waits for the Ray cluster; returns the variables that take a training to it, on top of this
         process' own.
 
+    Returns
+    -------
+    Its state: completed, cached, or cancelled if the stage was ended with its run.
+
     Raises
     ------
     StageError
@@ -101,7 +107,11 @@ def run_stage(
                 if not line.startswith(_DVC_FAILED):
                     logger.info("%s", line)
         code = process.wait()
+        with_run = code != 0 and process in _ended_with_run
     ended = {"stage": stage.name, "seconds": round(time.monotonic() - started, 3)}
+    if with_run:
+        note(layout, "stage_failed", **ended, message=_WITH_RUN)
+        return Cancelled(message=_WITH_RUN)
     if code != 0:
         _put_back(stage, layout, code)
         error = _stage_error(stage, layout, list(tail), code, {**os.environ, **environment})
@@ -218,6 +228,7 @@ def _subprocess(
         end_process_group(process)
         with _running_lock:
             del _running[process]
+            _ended_with_run.discard(process)
 
 
 def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
@@ -275,6 +286,7 @@ def end_running_stages() -> None:
     """End every stage that this process started (the flow was cancelled or interrupted)."""
     with _running_lock:
         running = list(_running)
+        _ended_with_run.update(process for process in running if process.poll() is None)
     for process in running:
         end_process_group(process)
 

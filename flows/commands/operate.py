@@ -16,8 +16,10 @@ from components.atomic import write_json
 from components.errors import ResourceError
 from components.layout import Layout
 from components.params import load_params
+from flows.interrupts import terminal_signals_as_sigterm
 from flows.server import (
     answers,
+    flush_logs,
     port_claimed,
     running_server,
     server_file,
@@ -68,24 +70,15 @@ def schedule(
     layout = Layout.find()
     load_params(layout.params)
     settle_server(layout)
-    with ExitStack() as stack:
+    with terminal_signals_as_sigterm(), ExitStack() as stack:
         if "PREFECT_API_URL" not in os.environ:
             url = f"http://127.0.0.1:{port}"
-            server = stack.enter_context(serving(layout, "127.0.0.1", port))
-            stack.callback(_let_runs_end, server)
+            stack.enter_context(serving(layout, "127.0.0.1", port))
             os.environ["PREFECT_API_URL"] = f"{url}/api"
             print(f"runs are shown at {url}", flush=True)
         from flows.deployments import serve_deployments
 
         serve_deployments(layout)
-
-
-def _let_runs_end(server: subprocess.Popen[bytes]) -> None:
-    """Wait for the runs that Ctrl-C ends, too: their last states go to `server`."""
-    import psutil
-
-    runs = [child for child in psutil.Process().children() if child.pid != server.pid]
-    psutil.wait_procs(runs, timeout=_SECONDS_TO_END)
 
 
 @contextmanager
@@ -112,6 +105,7 @@ def serving(layout: Layout, host: str, port: int) -> Iterator[subprocess.Popen[b
         write_json(server_file(layout), {"url": url})
         yield server
     finally:
+        flush_logs()
         server_file(layout).unlink(missing_ok=True)
         server.terminate()
         try:

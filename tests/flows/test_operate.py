@@ -143,7 +143,45 @@ def test_of_the_runs_that_a_cron_starts_the_first_waits_and_works_and_the_others
 
 
 @pytest.mark.slow
-def test_at_ctrl_c_the_server_of_schedule_lives_until_the_last_state_is_written(
+@pytest.mark.parametrize(
+    ("number", "tell"),
+    [
+        # What a terminal sends, and to whom; what a service manager sends.
+        pytest.param(signal.SIGINT, os.killpg, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, os.kill, id="terminated"),
+    ],
+)
+def test_a_run_that_is_under_way_when_schedule_is_told_to_end_is_cancelled_and_shown_so(
+    workspace: Path,
+    edit_params: Callable[..., None],
+    tmp_path: Path,
+    number: signal.Signals,
+    tell: Callable[[int, int], None],
+) -> None:
+    edit_params(workspace, schedule={"retrain_cron": None, "ingest_cron": None})
+    layout = Layout(workspace)
+    port = _free_port()
+    with _serving(workspace, port, tmp_path / "log") as server:
+        _started_by_hand(port, "ingest/scheduled")
+        _wait_for(layout, "stage_started", 1, seconds=180)
+        tell(server.pid, number)
+        server.wait(timeout=90)
+    said = (tmp_path / "log").read_text()
+    assert server.returncode == 0, said
+    assert "Traceback" not in said
+    assert "connection attempts failed" not in said
+    assert not answers(f"http://127.0.0.1:{port}")
+    with closing(sqlite3.connect(layout.state / "prefect" / "prefect.db")) as database:
+        states = database.execute("select state_type from flow_run").fetchall()
+    assert states == [("CANCELLED",)], said
+    assert [each["state"] for each in _events(layout, "run_ended")] == ["Cancelled"]
+    assert "All deployments have been paused" in said  # the server took that, too
+    with exclusive(layout):
+        pass
+
+
+@pytest.mark.slow
+def test_schedule_that_is_told_twice_ends_at_once_and_leaves_no_process(
     workspace: Path, edit_params: Callable[..., None], tmp_path: Path
 ) -> None:
     edit_params(workspace, schedule={"retrain_cron": None, "ingest_cron": None})
@@ -152,14 +190,14 @@ def test_at_ctrl_c_the_server_of_schedule_lives_until_the_last_state_is_written(
     with _serving(workspace, port, tmp_path / "log") as server:
         _started_by_hand(port, "ingest/scheduled")
         _wait_for(layout, "stage_started", 1, seconds=180)
-        os.killpg(server.pid, signal.SIGINT)  # what a terminal sends, and to whom
-        server.wait(timeout=90)
-    said = (tmp_path / "log").read_text()
+        below = psutil.Process(server.pid).children(recursive=True)
+        os.killpg(server.pid, signal.SIGINT)
+        time.sleep(0.2)
+        os.killpg(server.pid, signal.SIGINT)
+        server.wait(timeout=5)
+        _, left = psutil.wait_procs(below, timeout=30)
+    assert not left
     assert not answers(f"http://127.0.0.1:{port}")
-    with closing(sqlite3.connect(layout.state / "prefect" / "prefect.db")) as database:
-        states = database.execute("select state_type from flow_run").fetchall()
-    assert states == [("CRASHED",)], said
-    assert "All deployments have been paused" in said  # the server took that, too
 
 
 @pytest.mark.slow

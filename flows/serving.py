@@ -1,0 +1,77 @@
+"""Serves deployments until Ctrl-C or SIGTERM; a run that is under way then is cancelled in order.
+
+Prefect's own `serve` kills such a run before it can say how it ended: at Ctrl-C by closing its
+process, at SIGTERM by leaving the event loop with `Runner.stop` unawaited. It would be shown as
+Running for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import psutil
+from prefect.deployments.runner import RunnerDeployment
+from prefect.runner import Runner
+
+
+def serve_until_told_to_end(deployments: Sequence[RunnerDeployment], *, limit: int) -> None:
+    """Start the runs of `deployments` when they are due, until SIGTERM; a second one ends at once.
+
+    Parameters
+    ----------
+    deployments
+        They are made known to the Prefect server, and paused there at the end.
+    limit
+        How many runs may be under way at once.
+    """
+    asyncio.run(_serve(deployments, limit))
+
+
+class _Runner(Runner):
+    """Tells of SIGTERM instead of leaving the event loop from within its handler."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit=limit, pause_on_shutdown=True)
+        self.told_to_end = asyncio.Event()
+        self._loop_of_signals = asyncio.get_running_loop()
+
+    def handle_sigterm(self, *_args: Any, **_options: Any) -> None:
+        if self.told_to_end.is_set():
+            _end_at_once()
+        self._loop_of_signals.call_soon_threadsafe(self.told_to_end.set)
+
+
+async def _serve(deployments: Sequence[RunnerDeployment], limit: int) -> None:
+    runner = _Runner(limit)
+    signal.signal(signal.SIGTERM, runner.handle_sigterm)
+    serving = asyncio.create_task(_start(runner, deployments))
+    told = asyncio.create_task(runner.told_to_end.wait())
+    await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if runner.started:
+        await runner.astop()
+        while (await asyncio.wait({serving}, timeout=1))[1]:
+            await runner.cancel_all()  # a run that was just about to start
+    else:
+        serving.cancel()
+    with suppress(asyncio.CancelledError):
+        await serving
+
+
+async def _start(runner: Runner, deployments: Sequence[RunnerDeployment]) -> None:
+    for deployment in deployments:
+        await runner.aadd_deployment(deployment)
+    await runner.start()
+
+
+def _end_at_once() -> None:
+    # Stages and clusters look for the process of their run, and end when it is gone.
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(128 + signal.SIGTERM)
