@@ -1,4 +1,4 @@
-"""The table of what helps against imbalance: what it keeps, and what its numbers are."""
+"""The tables of what the recipe's choices are worth: what they keep, and what their numbers are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import machine
 from benchmarks.data import BenchmarkData
-from benchmarks.imbalance import CONTROL, NOTHING, judged, merged, table_of, without_prior
 from benchmarks.machine import read_results, write_results
+from benchmarks.recipe import CONTROL, NOTHING, judged, merged, table_of, without_prior
 from components.training.job import Job, Part
 
 COUNTS = np.array([10, 30, 160])
@@ -39,12 +39,14 @@ def test_rows_that_are_not_measured_again_stay_with_their_machine(
     monkeypatch.setattr(machine, "RESULTS", tmp_path)
     assert read_results("imbalance") == []
     monkeypatch.setattr(machine, "machine", lambda: "the first")
-    write_results("imbalance", merged([], [{"setting": "focal loss", "accuracy": 0.5}]))
+    write_results(
+        "imbalance", merged("imbalance", [], [{"setting": "focal loss", "accuracy": 0.5}])
+    )
     monkeypatch.setattr(machine, "machine", lambda: "the second")
     new = [{"setting": CONTROL, "accuracy": 0.7}, {"setting": NOTHING, "accuracy": 0.6}]
-    write_results("imbalance", merged(read_results("imbalance"), new))
+    write_results("imbalance", merged("imbalance", read_results("imbalance"), new))
     again = [{"setting": CONTROL, "accuracy": 0.8}]
-    write_results("imbalance", merged(read_results("imbalance"), again))
+    write_results("imbalance", merged("imbalance", read_results("imbalance"), again))
     assert [tuple(row.values()) for row in read_results("imbalance")] == [
         (NOTHING, "0.6", "the second"),
         (CONTROL, "0.8", "the second"),
