@@ -222,6 +222,11 @@ class Layout:
         return self.validation_report.with_name(".validation-half-done")
 
     @property
+    def run_at_work(self) -> Path:
+        """Which flow run has this workspace to itself at present."""
+        return self.state / "run.json"
+
+    @property
     def events(self) -> Path:
         """One line of JSON for each event of a run, for log collectors."""
         return self.state / "events.jsonl"

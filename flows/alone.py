@@ -14,6 +14,7 @@ from components.params import load_params
 from flows.terminal import shorten_run_lines
 from flows.time_limit import time_limit
 from flows.workspace import BusyError, exclusive
+from tasks.killed_runs import named_at_work
 from tasks.links import described
 from tasks.notifications import SKIPPED
 
@@ -43,7 +44,12 @@ def alone(layout: Layout, work: Callable[[], T]) -> T:
     schedule = load_params(layout.params).schedule
     minutes, hours = (schedule.wait_minutes, schedule.timeout_hours) if waits else (0.0, None)
     try:
-        with exclusive(layout, 60.0 * minutes), described(layout), time_limit(hours):
+        with (
+            exclusive(layout, 60.0 * minutes),
+            named_at_work(layout),
+            described(layout),
+            time_limit(hours),
+        ):
             return work()
     except BusyError as busy:
         if not _comes_again():

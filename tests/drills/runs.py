@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,13 @@ def results(workspace: Path) -> dict[str, str]:
                 continue  # see `half_written`
             found[str(path.relative_to(workspace))] = _sha256(path.read_bytes())
     return found
+
+
+def states_in_the_ui(workspace: Path) -> list[str]:
+    """Return the states that the runs of a workspace are shown in, the first run first."""
+    with closing(sqlite3.connect(workspace / ".lesionflow" / "prefect" / "prefect.db")) as database:
+        query = "select state_type from flow_run order by start_time"
+        return [state for (state,) in database.execute(query)]
 
 
 def half_written(workspace: Path) -> list[str]:

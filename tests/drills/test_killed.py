@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .runs import Run, epochs_stored, half_written, results
+from .runs import Run, epochs_stored, half_written, results, states_in_the_ui
 
 StartRun = Callable[..., Run]
 
@@ -27,6 +27,7 @@ def test_everything_killed_while_training_then_the_same_command(
     assert "goes on after epoch" in again.said
     assert results(untrained) == expected
     assert half_written(untrained) == []
+    assert states_in_the_ui(untrained)[-2:] == ["CRASHED", "COMPLETED"]
     assert again.leaves_no_process()
 
 
@@ -61,3 +62,4 @@ def test_interrupted_twice_ends_at_once(
     again = start(untrained, "lesionflow", "retrain")
     assert again.wait() == 0, again.said
     assert results(untrained) == expected
+    assert states_in_the_ui(untrained)[-2:] == ["CRASHED", "COMPLETED"]
