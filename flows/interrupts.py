@@ -67,6 +67,10 @@ def terminal_signals_as_sigterm() -> Iterator[None]:
 
 
 def _pass_on(signals: set[signal.Signals]) -> None:
+    told = False
     while signals:
-        signal.sigwait(signals)
-        os.kill(os.getpid(), signal.SIGTERM)
+        number = signal.sigwait(signals)
+        # A terminal that is closed says so twice: by its shell, and by the kernel.
+        if not (told and number == signal.SIGHUP):
+            os.kill(os.getpid(), signal.SIGTERM)
+        told = True

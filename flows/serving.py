@@ -18,6 +18,8 @@ import psutil
 from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 
+_SECONDS_TO_START = 10
+
 
 def serve_until_told_to_end(deployments: Sequence[RunnerDeployment], *, limit: int) -> None:
     """Start the runs of `deployments` when they are due, until SIGTERM; a second one ends at once.
@@ -29,7 +31,11 @@ def serve_until_told_to_end(deployments: Sequence[RunnerDeployment], *, limit: i
     limit
         How many runs may be under way at once.
     """
-    asyncio.run(_serve(deployments, limit))
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        asyncio.run(_serve(deployments, limit))
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Runner(Runner):
@@ -38,11 +44,13 @@ class _Runner(Runner):
     def __init__(self, limit: int) -> None:
         super().__init__(limit=limit, pause_on_shutdown=True)
         self.told_to_end = asyncio.Event()
+        self._told = False  # the event is set only when the loop comes round to it
         self._loop_of_signals = asyncio.get_running_loop()
 
     def handle_sigterm(self, *_args: Any, **_options: Any) -> None:
-        if self.told_to_end.is_set():
+        if self._told:
             _end_at_once()
+        self._told = True
         self._loop_of_signals.call_soon_threadsafe(self.told_to_end.set)
 
 
@@ -55,8 +63,9 @@ async def _serve(deployments: Sequence[RunnerDeployment], limit: int) -> None:
     told.cancel()
     if runner.started:
         await runner.astop()
-        while (await asyncio.wait({serving}, timeout=1))[1]:
-            await runner.cancel_all()  # a run that was just about to start
+        # A run that was just about to start takes its cancellation in order when it has started.
+        while (await asyncio.wait({serving}, timeout=_SECONDS_TO_START))[1]:
+            await runner.cancel_all()
     else:
         serving.cancel()
     with suppress(asyncio.CancelledError):

@@ -10,12 +10,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import UUID
 
+from httpx import HTTPStatusError
+from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.exceptions import ObjectNotFound
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound, Pause
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
@@ -27,47 +37,74 @@ from tasks.journal import note_in_run
 KILLED = "its process was killed or the machine went down; the next run went on from there"
 
 
+@dataclass(frozen=True)
+class _Attempt:
+    """A run that is retried keeps its id: what is alive then is another attempt."""
+
+    run_id: str
+    run_count: int
+
+
 @contextmanager
 def named_at_work(layout: Layout) -> Iterator[None]:
     """Name the present flow run in the workspace during the block; settle one that was killed.
 
-    For the holder of the workspace only.
+    For the holder of the workspace only. The name stays where the run was ended from outside: it
+    may be killed before it has said how it ended.
     """
     place = layout.run_at_work
-    killed = _read(place)
-    if killed is not None:
-        _say_that_it_crashed(killed)
-    write_json(place, {"run_id": str(flow_run.id)})
+    left = _read(place)
+    if left is not None:
+        _say_that_it_crashed(left)
+    place.unlink(missing_ok=True)
+    _name(place)
     try:
         yield
-    finally:
+    except (Exception, Pause):
         place.unlink(missing_ok=True)
+        raise
+    place.unlink(missing_ok=True)
 
 
-def _read(place: Path) -> UUID | None:
+def _read(place: Path) -> _Attempt | None:
     try:
-        return UUID(json.loads(place.read_text(encoding="utf-8"))["run_id"])
+        found = json.loads(place.read_text(encoding="utf-8"))
+        return _Attempt(str(UUID(found["run_id"])), int(found["run_count"]))
     except (FileNotFoundError, ValueError, KeyError):  # the power went while it was written
         return None
 
 
 @shown
-def _say_that_it_crashed(run_id: UUID) -> None:
+def _name(place: Path) -> None:
     with get_client(sync_client=True) as client:
-        try:
-            run = client.read_flow_run(run_id)
-        except ObjectNotFound:
-            return  # of another server, or its database was removed
-        if run.state is None or run.state.is_final():
-            return
-        _end_tasks(client, run_id)
-        client.set_flow_run_state(run_id, Crashed(message=KILLED), force=True)
-        name = client.read_flow(run.flow_id).name
+        run = client.read_flow_run(flow_run.id)
+    write_json(place, asdict(_Attempt(str(run.id), run.run_count)))
+
+
+@shown
+def _say_that_it_crashed(attempt: _Attempt) -> None:
+    try:
+        with get_client(sync_client=True) as client:
+            _settle(client, attempt)
+    except ObjectNotFound:
+        pass  # it is another server's, or the database was removed
+    except (HTTPStatusError, OSError) as error:
+        get_run_logger().warning("the run %s stays as it is shown: %s", attempt.run_id, error)
+
+
+def _settle(client: SyncPrefectClient, attempt: _Attempt) -> None:
+    run = client.read_flow_run(UUID(attempt.run_id))
+    if run.run_count != attempt.run_count:
+        return
+    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+    unsettled = TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
+    for task_run in client.read_task_runs(
+        flow_run_filter=of_run,
+        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=unsettled)),
+    ):
+        client.set_task_run_state(task_run.id, Crashed(message=KILLED), force=True)
+    if run.state is not None and run.state.is_final():
+        return  # whoever started it has said how it ended
+    client.set_flow_run_state(run.id, Crashed(message=KILLED), force=True)
+    name = client.read_flow(run.flow_id).name
     note_in_run(run, "run_ended", flow=name, state="Crashed", message=KILLED)
-
-
-def _end_tasks(client: SyncPrefectClient, run_id: UUID) -> None:
-    of_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
-    for task_run in client.read_task_runs(flow_run_filter=of_run):
-        if task_run.state is None or not task_run.state.is_final():
-            client.set_task_run_state(task_run.id, Crashed(message=KILLED), force=True)

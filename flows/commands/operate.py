@@ -105,14 +105,20 @@ def serving(layout: Layout, host: str, port: int) -> Iterator[subprocess.Popen[b
         write_json(server_file(layout), {"url": url})
         yield server
     finally:
-        flush_logs()
-        server_file(layout).unlink(missing_ok=True)
-        server.terminate()
         try:
-            server.wait(timeout=_SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+            flush_logs()
+        finally:
+            _end(server, layout)
+
+
+def _end(server: subprocess.Popen[bytes], layout: Layout) -> None:
+    server_file(layout).unlink(missing_ok=True)
+    server.terminate()
+    try:
+        server.wait(timeout=_SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def doctor() -> None:

@@ -142,13 +142,21 @@ def test_of_the_runs_that_a_cron_starts_the_first_waits_and_works_and_the_others
         assert len(cached) == 17
 
 
+def _hang_up(group: int, number: int) -> None:
+    """Close the terminal of `group`: bash tells its jobs, then the kernel tells them again."""
+    os.killpg(group, number)
+    time.sleep(0.005)
+    os.killpg(group, number)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "tell"),
     [
-        # What a terminal sends, and to whom; what a service manager sends.
+        # What a terminal sends, and to whom; what `kill` and a service manager send.
         pytest.param(signal.SIGINT, os.killpg, id="ctrl-c"),
         pytest.param(signal.SIGTERM, os.kill, id="terminated"),
+        pytest.param(signal.SIGHUP, _hang_up, id="hang-up"),
     ],
 )
 def test_a_run_that_is_under_way_when_schedule_is_told_to_end_is_cancelled_and_shown_so(

@@ -313,7 +313,7 @@ def test_ending_the_running_stages_ends_what_they_started(toy: Path) -> None:
     ended = threading.Event()
 
     def run() -> None:
-        with pytest.raises(RunError):
+        with pytest.raises(RunError, match="first failed: ended with the run"):
             _run(toy)
         ended.set()
 

@@ -46,7 +46,7 @@ def _killed(workspace: Path) -> State[None]:  # noqa: ARG001
     return _stage(return_state=True)
 
 
-def _kill(client: SyncPrefectClient, workspace: Path, state: State) -> UUID:
+def _kill(client: SyncPrefectClient, workspace: Path, state: State, *, retried: int = 0) -> UUID:
     """Leave what a run leaves whose process, and that of its task, were killed in `state`."""
     run_id = _killed(workspace, return_state=True).state_details.flow_run_id
     assert run_id is not None
@@ -57,7 +57,8 @@ def _kill(client: SyncPrefectClient, workspace: Path, state: State) -> UUID:
         client.set_task_run_state(each.id, state, force=True)
     layout = Layout(workspace)
     layout.run_at_work.parent.mkdir(parents=True)
-    layout.run_at_work.write_text(json.dumps({"run_id": str(run_id)}))
+    count = client.read_flow_run(run_id).run_count - retried
+    layout.run_at_work.write_text(json.dumps({"run_id": str(run_id), "run_count": count}))
     return run_id
 
 
@@ -91,8 +92,41 @@ def test_how_a_run_ended_that_could_still_say_so_stays(
     assert run.state is not None and run.state.is_completed()
 
 
+def test_a_run_that_was_retried_since_is_alive(tmp_path: Path, client: SyncPrefectClient) -> None:
+    retried = _kill(client, tmp_path, Running(), retried=1)
+    _ingest(tmp_path)
+    run = client.read_flow_run(retried)
+    assert run.state is not None and run.state.is_running()
+
+
+class _Ended(BaseException):
+    """Comes from outside, as Ctrl-C does."""
+
+
+@pytest.mark.parametrize(("error", "stays"), [(ValueError, False), (_Ended, True)])
+def test_a_run_that_is_ended_from_outside_stays_named_until_it_has_said_so(
+    tmp_path: Path, error: type[BaseException], stays: bool
+) -> None:
+    layout = Layout(tmp_path)
+
+    @flow(name="ingest")
+    def ends() -> None:
+        with named_at_work(layout):
+            raise error
+
+    with pytest.raises(error):
+        ends()
+    assert layout.run_at_work.exists() is stays
+
+
 @pytest.mark.parametrize(
-    "left", [json.dumps({"run_id": str(uuid4())}), "", "{}", '{"run_id": "no id"}']
+    "left",
+    [
+        json.dumps({"run_id": str(uuid4()), "run_count": 1}),
+        "",
+        "{}",
+        '{"run_id": "no id", "run_count": 1}',
+    ],
 )
 def test_a_run_that_nobody_knows_holds_nobody_up(tmp_path: Path, left: str) -> None:
     layout = Layout(tmp_path)
