@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from prefect import flow, task
@@ -122,11 +122,12 @@ def test_a_run_that_is_ended_from_outside_stays_named_until_it_has_said_so(
 @pytest.mark.parametrize(
     "left",
     [
-        json.dumps({"run_id": str(uuid4()), "run_count": 1}),
+        json.dumps({"run_id": str(UUID(int=1)), "run_count": 1}),
         "",
         "{}",
         '{"run_id": "no id", "run_count": 1}',
     ],
+    ids=["unknown", "empty", "without", "no id"],
 )
 def test_a_run_that_nobody_knows_holds_nobody_up(tmp_path: Path, left: str) -> None:
     layout = Layout(tmp_path)
