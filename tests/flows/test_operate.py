@@ -169,9 +169,7 @@ def test_a_run_that_is_under_way_when_schedule_is_told_to_end_is_cancelled_and_s
     edit_params(workspace, schedule={"retrain_cron": None, "ingest_cron": None})
     layout = Layout(workspace)
     port = _free_port()
-    with _serving(workspace, port, tmp_path / "log") as server:
-        _started_by_hand(port, "ingest/scheduled")
-        _wait_for(layout, "stage_started", 1, seconds=180)
+    with _ingesting(workspace, port, tmp_path / "log") as server:
         tell(server.pid, number)
         server.wait(timeout=90)
     said = (tmp_path / "log").read_text()
@@ -193,11 +191,8 @@ def test_schedule_that_is_told_twice_ends_at_once_and_leaves_no_process(
     workspace: Path, edit_params: Callable[..., None], tmp_path: Path
 ) -> None:
     edit_params(workspace, schedule={"retrain_cron": None, "ingest_cron": None})
-    layout = Layout(workspace)
     port = _free_port()
-    with _serving(workspace, port, tmp_path / "log") as server:
-        _started_by_hand(port, "ingest/scheduled")
-        _wait_for(layout, "stage_started", 1, seconds=180)
+    with _ingesting(workspace, port, tmp_path / "log") as server:
         below = psutil.Process(server.pid).children(recursive=True)
         os.killpg(server.pid, signal.SIGINT)
         time.sleep(0.2)
@@ -317,6 +312,15 @@ def _serving(workspace: Path, port: int, log: Path) -> Iterator[subprocess.Popen
     finally:
         server.terminate()
         server.wait(timeout=60)
+
+
+@contextmanager
+def _ingesting(workspace: Path, port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `lesionflow schedule`; a run that it has started is at a stage when the block begins."""
+    with _serving(workspace, port, log) as server:
+        _started_by_hand(port, "ingest/scheduled")
+        _wait_for(Layout(workspace), "stage_started", 1, seconds=180)
+        yield server
 
 
 def _events(layout: Layout, name: str) -> list[dict[str, Any]]:
