@@ -2,8 +2,9 @@
 
 Trains MobileNetV2 with the recipe, smaller (64 px, 6 epochs of 4,000 images), once per setting that
 differs, on four fifths of the lesions. Nothing is chosen on the other fifth: what counts is the
-last epoch. Each balanced accuracy has its 95 % interval, bootstrapped over lesions. There are two
-tables: `imbalance` (two thirds of the images are nevi), and `regularisation` for all else. Writes
+last epoch. Each balanced accuracy has its 95 % interval, bootstrapped over lesions. The tables:
+`imbalance` (two thirds of the images are nevi), `regularisation`, and `fine_tuning` for what is
+trained, and when. Writes
 `benchmarks/results/TABLE.csv` after every training; rows of settings that are not trained this time
 stay. Not a part of `make bench`, for it measures no speed and takes an hour.
 
@@ -29,7 +30,8 @@ from components.evaluation.metrics import confusion_matrices, from_confusion, po
 from components.evaluation.prediction_table import Predictions, parse_predictions
 from components.tables import probability_columns
 from components.training.job import Job
-from components.training.loop import Floats, fit, validate
+from components.training.loop import Floats, validate
+from components.training.worker import follow_recipe
 
 Row = Mapping[str, object]
 _SMALLER = {"image_size": 64, "epochs": 6, "epoch_images": 4000}
@@ -61,7 +63,17 @@ REGULARISATION: dict[str, dict[str, Any]] = {
     "rates times 0.9 per block": {"layer_decay": 0.9},
     "rates times 0.75 per block": {"layer_decay": 0.75},
 }
-TABLES = {"imbalance": IMBALANCE, "regularisation": REGULARISATION}
+FINE_TUNING: dict[str, dict[str, Any]] = {
+    "the recipe": {},
+    "head first, 5 epochs": {"head_epochs": 5},
+    "head first, 20 epochs": {"head_epochs": 20},
+    "last block": {"unfreeze": "last_block"},
+    "last block, head first for 20 epochs": {"unfreeze": "last_block", "head_epochs": 20},
+    "head only, 20 epochs": {"unfreeze": "none", "epochs": 20},
+    "without warm-up": {"warmup": 0.0},
+    "warm-up over 0.3 of the steps": {"warmup": 0.3},
+}
+TABLES = {"imbalance": IMBALANCE, "regularisation": REGULARISATION, "fine_tuning": FINE_TUNING}
 _RESAMPLES = 2000
 
 
@@ -107,7 +119,7 @@ def rows_of(data: BenchmarkData, name: str, changes: Mapping[str, Any]) -> list[
     params = data.params(**{**ham10000_recipe(), **changes})
     job = data.job("mobilenet_v2", params)
     training = data.training(job, DEVICE)
-    fit(training, lambda _: None)
+    follow_recipe(training, lambda _: None)
     logits = {name: validate(training)}
     if name == NOTHING:
         logits[CONTROL] = without_prior(logits[name], job)

@@ -100,14 +100,19 @@ def learn(
         training.restore(checkpoint)
         if ranks.is_first:
             print(f"{job.name}: goes on after epoch {training.epoch}", flush=True)
-    if checkpoint is None and job.params.head_epochs and job.params.unfreeze != "none":
-        features.train_head_first(training)
-
-    if job.params.unfreeze == "none":
-        features.fit_head(training, keep)
-    else:
-        fit(training, keep)
+    follow_recipe(training, keep)
     return training
+
+
+def follow_recipe(training: Training, keep: Callable[[Training], None]) -> None:
+    """Train from where `training` stands to its end; call `keep` after every epoch."""
+    params = training.job.params
+    if params.unfreeze == "none":
+        features.fit_head(training, keep)
+        return
+    if params.head_epochs and training.epoch == 0:
+        features.train_head_first(training)
+    fit(training, keep)
 
 
 def keep(training: Training) -> None:
