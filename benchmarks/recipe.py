@@ -2,11 +2,11 @@
 
 Trains MobileNetV2 with the recipe, smaller (64 px, 6 epochs of 4,000 images), once per setting that
 differs, on four fifths of the lesions. Nothing is chosen on the other fifth: what counts is the
-last epoch. Each balanced accuracy has its 95 % interval, bootstrapped over lesions. The tables:
-`imbalance` (two thirds of the images are nevi), `regularisation`, and `fine_tuning` for what is
-trained, and when. Writes
-`benchmarks/results/TABLE.csv` after every training; rows of settings that are not trained this time
-stay. Not a part of `make bench`, for it measures no speed and takes an hour.
+last epoch. Each balanced accuracy has its 95 % interval, bootstrapped over lesions. The tables are
+`imbalance` (two thirds of the images are nevi), `regularisation`, and `fine_tuning` (what is
+trained, and when). Writes `benchmarks/results/TABLE.csv` after every training; rows of settings
+that are not trained this time stay. Not a part of `make bench`, for it measures no speed and takes
+an hour.
 
 Usage: python -m benchmarks.recipe TABLE [NAME …]
 """
