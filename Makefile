@@ -35,7 +35,7 @@ test: lint  ## everything that CI runs first
 test-slow: install  ## what takes minutes: faults, real data at length
 	$(BIN)/pytest $(IN_TWO) -m slow
 
-drills: install  ## what fails on purpose (docs/reliability.md), three times in a row; about an hour
+drills: install  ## what fails on purpose (docs/reliability.md), three times in a row; two hours
 	for time in 1 2 3; do $(BIN)/pytest -m drill || exit 1; done
 
 bench: install  ## speed as ratios, written to benchmarks/results/

@@ -37,7 +37,7 @@ class _ShortLines(logging.Filter):
 
 def shorten_run_lines() -> None:
     """Shorten what Prefect logs about flow runs and task runs of this process."""
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
+    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
         logger = logging.getLogger(name)
         if not any(isinstance(each, _ShortLines) for each in logger.filters):
             logger.addFilter(_ShortLines())

@@ -20,16 +20,21 @@ class _Kept(logging.Handler):
         self.records.append(record)
 
 
+LOGGERS = ["prefect.engine", "prefect.flow_runs", "prefect.task_runs"]
+
+
 @pytest.fixture
 def kept() -> Iterator[_Kept]:
-    """Return what gets through to the handlers of the task runs' logger."""
-    handler, logger = _Kept(), logging.getLogger("prefect.task_runs")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    """Return what gets through to the handlers of Prefect's loggers."""
+    handler, loggers = _Kept(), [logging.getLogger(name) for name in LOGGERS]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
     shorten_run_lines()
     shorten_run_lines()
     yield handler
-    logger.removeHandler(handler)
+    for logger in loggers:
+        logger.removeHandler(handler)
 
 
 @pytest.mark.parametrize(
@@ -61,9 +66,10 @@ def test_ends_of_runs_are_said_in_a_few_words(kept: _Kept, said: str, seen: str)
         "Hook 'tell_failure' finished running successfully",
     ],
 )
-def test_hooks_are_run_silently(kept: _Kept, said: str) -> None:
-    logging.getLogger("prefect.task_runs").info(said)
-    logging.getLogger("prefect.task_runs").error("An error was encountered while running hook 'x'")
+@pytest.mark.parametrize("name", LOGGERS)
+def test_hooks_are_run_silently(kept: _Kept, name: str, said: str) -> None:
+    logging.getLogger(name).info(said)
+    logging.getLogger(name).error("An error was encountered while running hook 'x'")
     assert [record.getMessage() for record in kept.records] == [
         "An error was encountered while running hook 'x'"
     ]
