@@ -52,7 +52,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 4200,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Serve the Prefect UI with this workspace's runs until Ctrl-C; runs show up live."""
+    """Serve the Prefect UI with this workspace's runs, past and under way, until Ctrl-C."""
     layout = Layout.find()
     running = running_server(layout)
     if running is not None:
