@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("whole_run", "training", "dataset", "versioning")
+BENCHMARKS = ("quickstart", "whole_run", "training", "dataset", "versioning")
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -40,27 +40,46 @@ def main() -> None:
     data = Path(os.environ.get("LESIONFLOW_REAL_DATA", REPO.parent / "shared" / "data"))
     os.environ.setdefault("LESIONFLOW_WEIGHTS", str(data / "weights"))
     with tempfile.TemporaryDirectory(prefix="lesionflow-bench-") as folder:
-        workspace = _fresh_clone(Path(folder) / "workspace")
-        _lesionflow(
+        workspace = fresh_clone(Path(folder) / "workspace")
+        run_command(
             workspace,
             *("use", "ham10000", "--source", str(data / "ham10000-mini")),
             *("--backbones", ",".join(BACKBONES), "--image-size", str(chosen.image_size)),
         )
         # A tenth of the images that the recipe's gates were measured on: it must still promote.
         settings = (f"training.epochs={chosen.epochs}", "gates={min_balanced_accuracy: 0.4}")
-        whole = _lesionflow(workspace, "retrain", *(part for s in settings for part in ("-S", s)))
+        whole = run_command(workspace, "retrain", *(part for s in settings for part in ("-S", s)))
         events = read_events(workspace)
-        again = _lesionflow(workspace, "retrain")
+        again = run_command(workspace, "retrain")
         bare = _bare_loops(workspace)
-    stages = stage_seconds(events)
-    (run,) = (event["seconds"] for event in events if event["event"] == "run_ended")
     rows = [
         {"case": "whole run, three backbones", "value": round(whole, 1), "unit": "s"},
         {"case": "bare training loops, one after the other", "value": round(bare, 1), "unit": "s"},
         {"case": "whole run / bare loops", "value": round(whole / bare, 2), "unit": "ratio"},
+        *overhead_rows(whole, events),
+        {"case": "run again, nothing changed", "value": round(again, 1), "unit": "s"},
+    ]
+    for row in rows:
+        print(f"{row['case']}: {row['value']} {row['unit']}", flush=True)
+    write_results("whole_run", rows)
+
+
+def overhead_rows(command: float, events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what of a run was spent while neither a stage nor the promotion was at work.
+
+    Parameters
+    ----------
+    command
+        Seconds that the whole command took.
+    events
+        Those of its run, and of no other.
+    """
+    stages = stage_seconds(events)
+    (run,) = (event["seconds"] for event in events if event["event"] == "run_ended")
+    return [
         {
             "case": "flow overhead: the command less stages and promotion",
-            "value": round(whole - stages, 1),
+            "value": round(command - stages, 1),
             "unit": "s",
         },
         {
@@ -68,11 +87,7 @@ def main() -> None:
             "value": round(run - stages, 1),
             "unit": "s",
         },
-        {"case": "run again, nothing changed", "value": round(again, 1), "unit": "s"},
     ]
-    for row in rows:
-        print(f"{row['case']}: {row['value']} {row['unit']}", flush=True)
-    write_results("whole_run", rows)
 
 
 def read_events(workspace: Path) -> list[dict[str, Any]]:
@@ -98,12 +113,14 @@ def stage_seconds(events: Iterable[Mapping[str, Any]]) -> float:
     return total
 
 
-def _fresh_clone(target: Path) -> Path:
+def fresh_clone(target: Path) -> Path:
+    """Clone this repository, as it is committed, into `target`; return `target`."""
     subprocess.run(["git", "clone", "-q", str(REPO), str(target)], check=True)
     return target
 
 
-def _lesionflow(workspace: Path, *arguments: str) -> float:
+def run_command(workspace: Path, *arguments: str) -> float:
+    """Run `lesionflow` with `arguments` in `workspace`; return the seconds."""
     command = str(Path(sys.executable).parent / "lesionflow")
     began = time.perf_counter()
     subprocess.run([command, *arguments], cwd=workspace, check=True, stdout=subprocess.DEVNULL)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+_WHERE, _FIX = "where: ", "to do: "
+
 
 class LesionflowError(Exception):
     """Base of all errors with a message meant for the user.
@@ -32,7 +34,7 @@ class LesionflowError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.what}\n  where: {self.where}\n  to do: {self.fix}"
+        return f"{self.what}\n  {_WHERE}{self.where}\n  {_FIX}{self.fix}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Ray pickles what a worker raises; keyword-only arguments need this to survive.
@@ -41,6 +43,21 @@ class LesionflowError(Exception):
 
 def _rebuild(cls: type[LesionflowError], what: str, where: str, fix: str) -> LesionflowError:
     return cls(what, where=where, fix=fix)
+
+
+def in_one_line(message: str) -> str:
+    """Return what is wrong, where and what to do, for a place that has one line for it.
+
+    Parameters
+    ----------
+    message
+        An error's, with whatever a caller put around it; of one that is no `LesionflowError`'s,
+        the first line is returned.
+    """
+    first, *others = message.split("\n")
+    lines = [line.strip() for line in others]
+    parts = [next((line for line in lines if line.startswith(mark)), "") for mark in (_WHERE, _FIX)]
+    return "; ".join(filter(None, [first, *parts]))
 
 
 class ParamsError(LesionflowError):

@@ -18,6 +18,7 @@ from prefect.events.schemas.automations import Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Cron
 
+from components.errors import ResourceError
 from components.layout import Layout
 from components.params import load_params
 from flows.ingest import ingest
@@ -93,6 +94,12 @@ def take_over(served: Iterable[RunnerDeployment]) -> None:
 
     Prefect would keep the pull steps of the earlier deployment, and runs would be prepared in the
     folder, or from the clone, that those name.
+
+    Raises
+    ------
+    ResourceError
+        Another workspace's deployments have these names on this server, and are not paused: one of
+        the two would no longer be served, without a word.
     """
     with get_client(sync_client=True) as client:
         for each in served:
@@ -100,6 +107,14 @@ def take_over(served: Iterable[RunnerDeployment]) -> None:
                 found = client.read_deployment_by_name(f"{each.flow_name}/{each.name}")
             except ObjectNotFound:
                 continue
+            theirs = found.parameters.get("workspace")
+            if not found.paused and not found.pull_steps and theirs != each.parameters["workspace"]:
+                raise ResourceError(
+                    f"{each.flow_name}/{each.name} is served for another workspace",
+                    where=f"{theirs}, on the Prefect server of PREFECT_API_URL",
+                    fix="unset PREFECT_API_URL for a server of this workspace's own; or end "
+                    "`lesionflow schedule` there, or, where it was killed, pause the deployment",
+                )
             if found.pull_steps:
                 pool = f" from work pool {found.work_pool_name}" if found.work_pool_name else ""
                 print(f"{each.flow_name}/{each.name} is taken over{pool}", flush=True)

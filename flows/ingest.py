@@ -11,12 +11,10 @@ from pathlib import Path
 from prefect import flow
 
 from components.dataset.catch_up import forget_listed
-from components.dataset.fingerprint import refresh_sources
 from components.layout import Layout
-from components.params import load_params
 from flows.alone import alone
 from flows.hooks import hooks
-from flows.pipeline import bring_up_to_date, run_name
+from flows.pipeline import bring_up_to_date, run_name, take_in
 from tasks.events import announce_new_snapshot
 
 
@@ -36,7 +34,7 @@ def ingest(workspace: Path) -> list[str]:
 
     def work() -> list[str]:
         forget_listed(layout)  # here, too: after a pull no stage may have anything to do
-        refresh_sources(load_params(layout.params), layout)
+        take_in(layout)
         done = sorted(bring_up_to_date(layout, kinds=("split", "pack")))
         # The retrain that this starts waits until this run lets go of the workspace.
         announce_new_snapshot(layout)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.errors import ResourceError
+from components.errors import ResourceError, in_one_line
 from components.layout import Layout
 from flows.server import answers, host, prefect_home, settle_server
 
@@ -149,5 +149,5 @@ def _run(
         state=state or "unknown",
         started_at=started.astimezone(UTC).isoformat(timespec="seconds"),
         seconds=round((ended - started).total_seconds(), 1) if ended else None,
-        message=(message or "").partition("\n")[0],
+        message=in_one_line(message or ""),
     )

@@ -7,8 +7,9 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State
@@ -17,6 +18,7 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.cluster import is_job_server
+from components.dataset.fingerprint import refresh_sources
 from components.errors import LesionflowError
 from components.layout import Layout
 from components.params import Params, load_params
@@ -24,6 +26,7 @@ from components.training.cost import relative_cost
 from components.training.own_weights import refresh_own_weights
 from components.training.remote import check_storage
 from tasks.graph import Stage, read_graph
+from tasks.links import rename_run
 from tasks.promotion import recall_test_uses
 from tasks.stage import StageError, end_running_stages, run_stage
 
@@ -61,17 +64,28 @@ def _told_once(failures: Iterable[BaseException]) -> Iterator[str]:
         yield str(same[0]) if len(same) == 1 else f"stages {names} failed: {what}"
 
 
-def today() -> str:
-    """Return the day, UTC, as it stands in the names of runs."""
-    return datetime.now(UTC).date().isoformat()
-
-
 def run_name() -> str:
-    """Name the present flow run by its day and data, such as `retrain 2026-11-20 ham10000@3f2a`."""
+    """Name the present flow run by its day and data, such as `retrain 2026-11-20 ham10000@3f2a`.
+
+    The day is that of `schedule.timezone`; the data are those that the workspace knows now.
+    """
     layout = Layout(Path(flow_run.parameters["workspace"]))
+    params = load_params(layout.params)
     known = layout.sources.read_bytes() if layout.sources.is_file() else b""
-    recipe = load_params(layout.params).recipe
-    return f"{flow_run.flow_name} {today()} {recipe}@{hashlib.sha256(known).hexdigest()[:4]}"
+    day = datetime.now(ZoneInfo(params.schedule.timezone)).date().isoformat()
+    return f"{flow_run.flow_name} {day} {params.recipe}@{hashlib.sha256(known).hexdigest()[:4]}"
+
+
+def take_in(layout: Layout) -> None:
+    """Look at the sources of the workspace; the run is named after what they have now.
+
+    Raises
+    ------
+    SourceError
+        A source cannot be reached and was never taken, or cannot be used.
+    """
+    refresh_sources(load_params(layout.params), layout)
+    rename_run(run_name())
 
 
 def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:

@@ -13,12 +13,10 @@ from typing import Any
 from prefect import flow
 
 from components.dataset.catch_up import forget_listed
-from components.dataset.fingerprint import refresh_sources
 from components.layout import Layout
-from components.params import load_params
 from flows.alone import alone
 from flows.hooks import hooks
-from flows.pipeline import run_name
+from flows.pipeline import run_name, take_in
 from flows.promote import finish
 from tasks.notifications import tell_champion
 
@@ -49,7 +47,7 @@ def retrain(workspace: Path) -> dict[str, Any]:
 
     def work() -> dict[str, Any]:
         forget_listed(layout)  # here, too: after a pull no stage may have anything to do
-        refresh_sources(load_params(layout.params), layout)
+        take_in(layout)
         return finish(layout)
 
     return alone(layout, work)

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -28,7 +29,7 @@ from components.repository import RecordError, TransferError, is_changed
 from components.unpushed import forget_old, working_cache
 from flows.alone import of_deployment
 from flows.hooks import hooks
-from flows.pipeline import RunError, today
+from flows.pipeline import RunError
 from flows.promote import finish
 from flows.time_limit import TimeLimitError, time_limit
 from tasks.links import described
@@ -44,7 +45,8 @@ Optionally = Annotated[_T | None, BeforeValidator(lambda given: None if given ==
 
 def clone_run_name() -> str:
     """Name the present flow run by its day and ref, such as `retrain-clone 2026-11-20 main`."""
-    return f"{flow_run.flow_name} {today()} {flow_run.parameters['ref']}"
+    day = datetime.now(UTC).date().isoformat()  # the time zone is in the clone that is to come
+    return f"{flow_run.flow_name} {day} {flow_run.parameters['ref']}"
 
 
 @flow(

@@ -71,7 +71,10 @@ def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
     """
     settle_server(layout)
     if "PREFECT_API_URL" in os.environ:
-        with _away_as_error():
+        where = f"PREFECT_API_URL, {host(os.environ['PREFECT_API_URL'])}"
+        with _away_as_error(
+            where, "start it again, or unset PREFECT_API_URL for one of the workspace's own, and "
+        ):
             yield lambda: None
         return
     if not Path(os.environ["PREFECT_HOME"], "prefect.db").exists():
@@ -96,7 +99,7 @@ def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
         wait_for_server(url, server, log)
 
     try:
-        with _away_as_error():
+        with _away_as_error(f"the temporary one of this command; it wrote {log}", ""):
             yield wait_until_it_answers
     finally:
         flush_logs()
@@ -111,8 +114,11 @@ def workspace_server(layout: Layout) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _away_as_error() -> Iterator[None]:
-    """Turn a server that does not answer, after Prefect has tried for a minute, into one error."""
+def _away_as_error(where: str, first: str) -> Iterator[None]:
+    """Turn a server that does not answer, after Prefect has tried for a minute, into one error.
+
+    `first` is what to do before the same command is run again.
+    """
     import httpx
 
     try:
@@ -122,9 +128,8 @@ def _away_as_error() -> Iterator[None]:
             raise
         raise ResourceError(
             "the Prefect server does not answer",
-            where=f"PREFECT_API_URL, {host(os.environ['PREFECT_API_URL'])}",
-            fix="start it again, or unset PREFECT_API_URL for one of the workspace's own, and run "
-            "the same command: what was done is not done twice",
+            where=where,
+            fix=f"{first}run the same command: what was done is not done twice",
         ) from error
 
 

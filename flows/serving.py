@@ -10,8 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
-from contextlib import suppress
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
@@ -19,6 +23,7 @@ from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 
 _SECONDS_TO_START = 10
+_SECONDS_WITHOUT_SERVER = 30
 
 
 def serve_until_told_to_end(deployments: Sequence[RunnerDeployment], *, limit: int) -> None:
@@ -36,6 +41,37 @@ def serve_until_told_to_end(deployments: Sequence[RunnerDeployment], *, limit: i
         asyncio.run(_serve(deployments, limit))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def ended_with(server: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Tell this process to end when `server` ends within the block.
+
+    Without its server nothing is ever started again, and a service manager that sees this process
+    alive would not start it anew.
+    """
+    is_over = threading.Event()
+
+    def watch() -> None:
+        server.wait()
+        if is_over.is_set():
+            return
+        print(
+            f"the Prefect server ended (exit code {server.returncode}): nothing can be started "
+            "without it, so `lesionflow schedule` ends; start it again",
+            file=sys.stderr,
+            flush=True,
+        )
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_SECONDS_WITHOUT_SERVER)
+        if not is_over.is_set():  # what ends in order asks the server, which is not there
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        is_over.set()
 
 
 class _Runner(Runner):

@@ -19,6 +19,7 @@ from filelock import FileLock
 from prefect import Flow, runtime
 from prefect.client.schemas.objects import FlowRun, State
 
+from components.errors import in_one_line
 from components.layout import Layout
 
 EVENTS = "LESIONFLOW_EVENTS"
@@ -46,14 +47,13 @@ def note_end(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
     """
     started = flow_run.start_time
     seconds = (state.timestamp - started).total_seconds() if started else 0.0
-    first_line = (state.message or "").partition("\n")[0]
     _note_run(
         "run_ended",
         flow,
         flow_run,
         state="Cancelled" if state.is_cancelling() else state.name,
         seconds=round(max(seconds, 0.0), 3),
-        message=first_line,
+        message=in_one_line(state.message or ""),
     )
 
 

@@ -55,6 +55,17 @@ def tag_run(layout: Layout) -> None:
 
 
 @shown
+def rename_run(name: str) -> None:
+    """Call the present run `name`, here and in the UI, if it is not called so already."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.name == name:
+        return
+    context.flow_run.name = name
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(context.flow_run.id, name=name)
+
+
+@shown
 def publish_links(layout: Layout) -> None:
     """Create the artifact `links`: run, commit, snapshot, dashboard, report, champion."""
     from components.cluster import dashboard_url

@@ -83,7 +83,8 @@ def decline(workspace: Path, decision: dict[str, Any], reason: str) -> dict[str,
         },
     )
     get_run_logger().info("%s", reason)
-    note(layout, "promotion_decided", promoted=False, changed=False, reason=reason)
+    facts = {"model_name": decision["model_name"], "reason": reason}
+    note(layout, "promotion_decided", promoted=False, changed=False, **facts)
     return decision | {"promoted": False, "changed": False, "reason": reason}
 
 

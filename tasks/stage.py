@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed
 
 from components.cluster import lost
-from components.errors import CheckFailedError, LesionflowError, ResourceError
+from components.errors import CheckFailedError, LesionflowError, ResourceError, in_one_line
 from components.layout import Layout
 from components.progress import Progress
 from components.stage import BUG_EXIT_CODE, FLOW_PID, read_stage_error
@@ -115,7 +115,7 @@ def run_stage(
     if code != 0:
         _put_back(stage, layout, code)
         error = _stage_error(stage, layout, list(tail), code, {**os.environ, **environment})
-        note(layout, "stage_failed", **ended, message=error.what.partition("\n")[0])
+        note(layout, "stage_failed", **ended, message=in_one_line(error.what))
         if error.code == CheckFailedError.exit_code:
             publish_failure(stage.kind, layout)
         raise error
@@ -133,7 +133,7 @@ def _way_to_cluster(
     try:
         return cluster()
     except ResourceError as error:
-        note(layout, "stage_failed", stage=stage.name, seconds=0.0, message=error.what)
+        note(layout, "stage_failed", stage=stage.name, seconds=0.0, message=in_one_line(str(error)))
         raise StageError(stage.name, str(error), error.exit_code) from error
 
 

@@ -70,14 +70,18 @@ def schedule(
     layout = Layout.find()
     load_params(layout.params)
     settle_server(layout)
+    server: subprocess.Popen[bytes] | None = None
     with terminal_signals_as_sigterm(), ExitStack() as stack:
         if "PREFECT_API_URL" not in os.environ:
             url = f"http://127.0.0.1:{port}"
-            stack.enter_context(serving(layout, "127.0.0.1", port))
+            server = stack.enter_context(serving(layout, "127.0.0.1", port))
             os.environ["PREFECT_API_URL"] = f"{url}/api"
             print(f"runs are shown at {url}", flush=True)
         from flows.deployments import serve_deployments
+        from flows.serving import ended_with
 
+        if server is not None:
+            stack.enter_context(ended_with(server))
         serve_deployments(layout)
 
 

@@ -30,7 +30,7 @@ def score(
     from components.evaluation.score import score_table, score_text
     from components.tables import read_table
 
-    frame = read_table(predictions, required=("image_id", "diagnosis"))
+    frame = read_table(predictions, required=("image_id",))
     document = score_table(frame, resamples=resamples, seed=seed)
     print(json.dumps(document, indent=2) if as_json else score_text(document))
 

@@ -14,7 +14,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 
-from components.errors import ParamsError
+from components.errors import ParamsError, ResourceError
 from components.layout import Layout
 from components.params import load_params
 from flows.deployments import deployments, take_over
@@ -100,6 +100,24 @@ def test_a_new_snapshot_starts_retrain_in_its_own_workspace_and_in_no_other(
         time.sleep(0.2)
     assert [run.parameters for run in started] == [{"workspace": str(workspace)}]
     assert not _runs(other_id)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_what_is_served_for_another_workspace_is_not_taken_over(
+    workspace: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "params.yaml").write_bytes((workspace / "params.yaml").read_bytes())
+    theirs = deployments(Layout(elsewhere))[1]
+    deployment_id = theirs.apply()
+    served = deployments(Layout(workspace))
+    with pytest.raises(ResourceError, match="served for another workspace") as caught:
+        take_over(served)
+    assert str(elsewhere) in caught.value.where
+    with get_client(sync_client=True) as client:
+        client.pause_deployment(deployment_id)  # as `lesionflow schedule` does at its end
+    take_over(served)
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -220,6 +220,29 @@ def test_schedule_ends_without_a_traceback_and_with_its_server(
     assert not answers(f"http://127.0.0.1:{port}")
 
 
+@pytest.mark.slow
+def test_schedule_ends_with_a_word_when_its_server_has_ended(
+    workspace: Path, edit_params: Callable[..., None], tmp_path: Path
+) -> None:
+    """A service manager sees that, and starts it again; nothing was started any more otherwise."""
+    edit_params(workspace, schedule={"retrain_cron": "0 3 * * 0", "ingest_cron": None})
+    port = _free_port()
+    with _serving(workspace, port, tmp_path / "log") as schedule:
+        end = time.monotonic() + 120
+        while not _planned(port) and time.monotonic() < end:
+            time.sleep(0.5)
+        below = psutil.Process(schedule.pid).children(recursive=True)
+        for process in below:
+            if "prefect" in process.cmdline() and "server" in process.cmdline():
+                process.kill()
+        assert schedule.wait(timeout=90) != 0
+        _, left = psutil.wait_procs(below, timeout=30)
+    said = (tmp_path / "log").read_text()
+    assert not left
+    assert "the Prefect server ended (exit code -9)" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.drill
 def test_a_run_that_is_cancelled_while_it_trains_leaves_no_process_and_no_lock(
     finished_copy: Path, edit_params: Callable[..., None], tmp_path: Path

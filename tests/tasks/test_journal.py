@@ -45,12 +45,14 @@ def test_a_run_leaves_its_start_its_events_and_its_end_in_order(tmp_path: Path) 
     assert events[-1]["seconds"] >= 0
 
 
-def test_a_failed_run_ends_with_the_first_line_of_why(tmp_path: Path) -> None:
+def test_a_failed_run_ends_with_why_where_and_what_to_do_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
         _ingest(tmp_path, fails=True)
     ended = _lines(Layout(tmp_path).events)[-1]
     assert ended["state"] == "Failed"
-    assert ended["message"].endswith("no such folder: /x")
+    assert ended["message"].endswith(
+        "no such folder: /x; where: sources.0; to do: correct the path"
+    )
 
 
 @pytest.mark.parametrize(
