@@ -13,17 +13,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 
+from components.errors import ResourceError
+
 _SECONDS_TO_START = 10
-_SECONDS_WITHOUT_SERVER = 30
 
 
 def serve_until_told_to_end(deployments: Sequence[RunnerDeployment], *, limit: int) -> None:
@@ -45,10 +45,10 @@ def serve_until_told_to_end(deployments: Sequence[RunnerDeployment], *, limit: i
 
 @contextmanager
 def ended_with(server: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Tell this process to end when `server` ends within the block.
+    """End this process when `server` ends within the block, and at once.
 
     Without its server nothing is ever started again, and a service manager that sees this process
-    alive would not start it anew.
+    alive would not start it anew. To end in order, the server would have to be asked.
     """
     is_over = threading.Event()
 
@@ -62,10 +62,7 @@ def ended_with(server: subprocess.Popen[bytes]) -> Iterator[None]:
             file=sys.stderr,
             flush=True,
         )
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_SECONDS_WITHOUT_SERVER)
-        if not is_over.is_set():  # what ends in order asks the server, which is not there
-            os.kill(os.getpid(), signal.SIGTERM)
+        _end_at_once(ResourceError.exit_code)
 
     threading.Thread(target=watch, daemon=True).start()
     try:
@@ -85,7 +82,7 @@ class _Runner(Runner):
 
     def handle_sigterm(self, *_args: Any, **_options: Any) -> None:
         if self._told:
-            _end_at_once()
+            _end_at_once(128 + signal.SIGTERM)
         self._told = True
         self._loop_of_signals.call_soon_threadsafe(self.told_to_end.set)
 
@@ -114,9 +111,9 @@ async def _start(runner: Runner, deployments: Sequence[RunnerDeployment]) -> Non
     await runner.start()
 
 
-def _end_at_once() -> None:
+def _end_at_once(code: int) -> NoReturn:
     # Stages and clusters look for the process of their run, and end when it is gone.
     for child in psutil.Process().children():
         with suppress(psutil.NoSuchProcess):
             child.kill()
-    os._exit(128 + signal.SIGTERM)
+    os._exit(code)

@@ -21,6 +21,14 @@ from flows.deployments import deployments, take_over
 from tasks.events import announce_new_snapshot
 
 
+@pytest.fixture
+def empty_server(prefect_server: object) -> None:  # noqa: ARG001
+    """Leave no deployment of another test on the server that all of them share."""
+    with get_client(sync_client=True) as client:
+        for each in client.read_deployments():
+            client.delete_deployment(each.id)
+
+
 def test_the_deployments_carry_cron_timezone_and_workspace(
     workspace: Path, edit_params: Callable[..., None]
 ) -> None:
@@ -102,7 +110,7 @@ def test_a_new_snapshot_starts_retrain_in_its_own_workspace_and_in_no_other(
     assert not _runs(other_id)
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("empty_server")
 def test_what_is_served_for_another_workspace_is_not_taken_over(
     workspace: Path, tmp_path: Path
 ) -> None:
@@ -120,7 +128,7 @@ def test_what_is_served_for_another_workspace_is_not_taken_over(
     take_over(served)
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("empty_server")
 def test_what_a_work_pool_ran_under_the_same_name_is_taken_over_without_its_pull_steps(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

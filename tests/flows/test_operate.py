@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from components.errors import ResourceError
 from components.layout import Layout
 from flows.server import answers, running_server
 from flows.workspace import exclusive
@@ -235,7 +236,7 @@ def test_schedule_ends_with_a_word_when_its_server_has_ended(
         for process in below:
             if "prefect" in process.cmdline() and "server" in process.cmdline():
                 process.kill()
-        assert schedule.wait(timeout=90) != 0
+        assert schedule.wait(timeout=30) == ResourceError.exit_code
         _, left = psutil.wait_procs(below, timeout=30)
     said = (tmp_path / "log").read_text()
     assert not left
