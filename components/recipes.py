@@ -148,8 +148,8 @@ def _set_backbones(document: CommentedMap, names: Sequence[str]) -> None:
 def _share_cores(document: CommentedMap) -> list[str]:
     """Divide the cores of this machine among the trainings that run side by side.
 
-    Two data-parallel workers of one thread are faster than one worker of two threads: MobileNetV2
-    at 128 px saw 91 and 65 images/s on two cores.
+    Two data-parallel workers of one thread are no slower than one worker of two threads:
+    `benchmarks/results/training-workers.csv`.
     """
     training = document["training"]
     if training.get("gpus_per_worker"):

@@ -45,6 +45,24 @@ def lesion_of(tmp_path: Path) -> dict[str, str]:
     return lesions
 
 
+def test_score_understands_the_names_of_ham10000(tmp_path: Path, lesionflow: Command) -> None:
+    rows = [(str(number), "mel" if number % 3 else "nv", 0.25, 0.75) for number in range(30)]
+    _write(tmp_path / "predictions.csv", ("image_id", "dx", "p_nv", "p_mel"), rows)
+    done = lesionflow(tmp_path, "score", "predictions.csv", "--json", "--resamples", "100")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["accuracy"] == pytest.approx(20 / 30)
+
+
+def test_score_of_a_table_without_a_diagnosis_names_the_column(
+    tmp_path: Path, lesionflow: Command
+) -> None:
+    _write(tmp_path / "predictions.csv", ("image_id", "p_nv", "p_mel"), [("1", 0.5, 0.5)])
+    done = lesionflow(tmp_path, "score", "predictions.csv")
+    assert done.returncode == 2
+    assert "diagnosis" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_audit_of_10015_images_names_every_lesion_in_two_parts_and_no_other(
     tmp_path: Path, lesionflow: Command, lesion_of: dict[str, str]
 ) -> None:
