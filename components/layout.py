@@ -227,6 +227,11 @@ class Layout:
         return self.state / "run.json"
 
     @property
+    def clean_clone(self) -> Path:
+        """What this workspace is a clone of, where it is one that goes with its run."""
+        return self.state / "clean_clone.json"
+
+    @property
     def events(self) -> Path:
         """One line of JSON for each event of a run, for log collectors."""
         return self.state / "events.jsonl"
