@@ -236,6 +236,10 @@ class Layout:
         """One line of JSON for each event of a run, for log collectors."""
         return self.state / "events.jsonl"
 
+    def training_clock(self, name: str) -> Path:
+        """When training `name` (such as `resnet18-0`) last began and ended."""
+        return self.state / "timings" / f"{name}.json"
+
     def stage_error(self, stage: str) -> Path:
         """What stage `stage` (as DVC names it, such as `train@resnet18-0`) failed with."""
         return self.state / "errors" / f"{stage}.json"
