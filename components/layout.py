@@ -227,9 +227,18 @@ class Layout:
         return self.state / "run.json"
 
     @property
+    def clean_clone(self) -> Path:
+        """What this workspace is a clone of, where it is one that goes with its run."""
+        return self.state / "clean_clone.json"
+
+    @property
     def events(self) -> Path:
         """One line of JSON for each event of a run, for log collectors."""
         return self.state / "events.jsonl"
+
+    def training_clock(self, name: str) -> Path:
+        """When training `name` (such as `resnet18-0`) last began and ended."""
+        return self.state / "timings" / f"{name}.json"
 
     def stage_error(self, stage: str) -> Path:
         """What stage `stage` (as DVC names it, such as `train@resnet18-0`) failed with."""

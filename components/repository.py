@@ -75,7 +75,7 @@ def clone(repository: str, ref: str, folder: Path) -> str:
         if not was_there:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    commit = _commit(folder, f"refs/remotes/origin/{ref}") or _commit(folder, ref)
+    commit = commit_of(folder, f"refs/remotes/origin/{ref}") or commit_of(folder, ref)
     if commit is None:
         raise ParamsError(
             f"there is no branch, tag or commit {ref!r}",
@@ -92,7 +92,7 @@ def take_record(folder: Path, branch: str) -> bool:
 
     What it withdraws comes on top of what the clone does.
     """
-    last = _commit(folder, f"refs/remotes/origin/{branch}")
+    last = recorded_commit(folder, branch)
     if last is None:
         return False
     listed = _git(folder, "ls-tree", "-r", "--name-only", last, "--", *RECORD).splitlines()
@@ -110,11 +110,11 @@ def _withdraw_all(folder: Path) -> None:
     """
     listed = folder / _WITHDRAWN
     for commit in ("HEAD", "refs/remotes/origin/HEAD"):
-        found = _run(folder, "show", f"{commit}:{_WITHDRAWN}")
-        if found.returncode == 0 and not listed.is_file():
-            write_text(listed, found.stdout)
-        elif found.returncode == 0:
-            append_withdrawn(listed, entries_of(found.stdout, f"{_WITHDRAWN} of {commit}"))
+        found = file_at(folder, commit, _WITHDRAWN)
+        if found is not None and not listed.is_file():
+            write_text(listed, found)
+        elif found is not None:
+            append_withdrawn(listed, entries_of(found, f"{_WITHDRAWN} of {commit}"))
 
 
 def write_record(folder: Path, branch: str, message: str) -> str | None:
@@ -133,7 +133,7 @@ def write_record(folder: Path, branch: str, message: str) -> str | None:
         The repository cannot be reached.
     """
     head = _git(folder, "rev-parse", "HEAD")
-    last = _commit(folder, f"refs/remotes/origin/{branch}")
+    last = recorded_commit(folder, branch)
     _git(folder, "add", "--force", "--", *(name for name in RECORD if (folder / name).is_file()))
     tree = _git(folder, "write-tree")
     if last is not None and tree == _git(folder, "rev-parse", f"{last}^{{tree}}"):
@@ -154,6 +154,25 @@ def write_record(folder: Path, branch: str, message: str) -> str | None:
             fix="run it again: it finds what is done; let one run at a time record on a branch",
         ) from error
     return commit
+
+
+def commit_of(folder: Path, name: str) -> str | None:
+    """Return the commit that `name` (a branch, a tag, `HEAD`) stands for; None: there is none."""
+    done = _run(
+        folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
+    )
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def recorded_commit(folder: Path, branch: str) -> str | None:
+    """Return the last record on `branch` that the clone knows, its own included."""
+    return commit_of(folder, f"refs/remotes/origin/{branch}")
+
+
+def file_at(folder: Path, commit: str, name: str) -> str | None:
+    """Return the text of the file `name` as it is in `commit`; None if that has no such file."""
+    found = _run(folder, "show", f"{commit}:{name}")
+    return found.stdout if found.returncode == 0 else None
 
 
 def is_changed(folder: Path, file: Path) -> bool:
@@ -204,13 +223,6 @@ def _check_url(repository: str) -> None:
             where="repository",
             fix="use SSH, or a credential helper of Git where the run works",
         )
-
-
-def _commit(folder: Path, name: str) -> str | None:
-    done = _run(
-        folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}"
-    )
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _is_in(folder: Path, commit: str, history: str) -> bool:

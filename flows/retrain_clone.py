@@ -20,6 +20,7 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 from pydantic import BeforeValidator
 
+from components.clean_clone import CleanClone, note_clone
 from components.dataset.fingerprint import refresh_sources
 from components.errors import ParamsError
 from components.layout import Layout
@@ -96,12 +97,16 @@ def retrain_clone(
     with _clean_folder() as folder:
         layout = Layout(folder / "workspace")
         commit = clone(repository, ref, record_on, layout.root)
+        note_clone(layout, CleanClone(repository, record_on, remote))
         params = load_params(layout.params)
         _check_outlives(params)
         hours = params.schedule.timeout_hours if of_deployment() else None
-        with _lasting_cache(layout.root, cache, (repository, ref, record_on)) as lasting:
+        with (
+            _lasting_cache(layout.root, cache, (repository, ref, record_on)) as lasting,
+            described(layout),  # its links name the record, also of a run that fails
+        ):
             try:
-                with described(layout), time_limit(hours):
+                with time_limit(hours):
                     pull(layout.root, remote, lasting)
                     refresh_sources(params, layout)
                     return finish(layout, lambda: _leave(layout, commit, _DONE, remote, record_on))

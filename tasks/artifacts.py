@@ -1,9 +1,8 @@
-"""What a stage wrote, shown in the Prefect UI: tables, progress, pictures, links."""
+"""How something is shown in the Prefect UI: never at the price of what was done; live progress."""
 
 from __future__ import annotations
 
 import base64
-import json
 import socket
 import time
 from collections.abc import Callable
@@ -24,7 +23,6 @@ from prefect.artifacts import (
 )
 from prefect.settings import PREFECT_API_URL
 
-from components.layout import Layout
 from components.progress import Progress
 
 UPDATE_SECONDS = 2.0
@@ -82,10 +80,14 @@ def artifact_key(name: str) -> str:
 
 
 class ProgressArtifact:
-    """The progress bar of one stage; it exists from the stage's first line of progress on."""
+    """The progress bar of one stage; it exists from the stage's first line of progress on.
+
+    Its key is not the stage's, under which lies the history of what the stage has made.
+    """
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
+        self._key = artifact_key(f"{stage}-progress")
         self._id: UUID | None = None
         self._last = 0.0
 
@@ -108,27 +110,12 @@ class ProgressArtifact:
     def _show(self, share: float, description: str) -> None:
         if self._id is None:
             created = create_progress_artifact(
-                progress=share, key=artifact_key(self._stage), description=description
+                progress=share, key=self._key, description=description
             )
             self._id = created if isinstance(created, UUID) else None
         else:
             update_progress_artifact(self._id, progress=share, description=description)
         self._last = time.monotonic()
-
-
-@shown
-def publish(kind: str, layout: Layout) -> None:
-    """Create the artifacts of a stage that was just brought up to date."""
-    publisher = _PUBLISHERS.get(kind)
-    if publisher is not None:
-        publisher(layout)
-
-
-@shown
-def publish_failure(kind: str, layout: Layout) -> None:
-    """Create the artifact of a stage whose check found something and stopped the run."""
-    if kind == "validate":
-        _validation_table(layout.failed_validation_report, "This stopped the run. ")
 
 
 @shown
@@ -143,95 +130,13 @@ def publish_search(backbone: str, rows: list[dict[str, Any]], verdict: str, pict
     key = artifact_key(f"tune-{backbone}")
     create_table_artifact(table=rows, key=key, description=verdict)
     create_markdown_artifact(
-        markdown=f"# {backbone}\n\n{verdict}\n\n{_picture(picture)}",
+        markdown=f"# {backbone}\n\n{verdict}\n\n{embedded(picture)}",
         key=f"{key}-plot",
         description="Learning curves, and the score over each searched key.",
     )
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _snapshot(layout: Layout) -> None:
-    manifest = _read(layout.manifest)
-    rows = [{"diagnosis": name, "images": count} for name, count in manifest["counts"].items()]
-    synthetic = " SYNTHETIC pictures, no patient." if manifest.get("synthetic") else ""
-    create_table_artifact(
-        table=rows,
-        key="snapshot",
-        description=(
-            f"{manifest['num_images']} images, content {manifest['content_id'][:12]}.{synthetic}"
-        ),
-    )
-
-
-def _validation(layout: Layout) -> None:
-    _validation_table(layout.validation_report)
-
-
-def _validation_table(folder: Path, verdict: str = "") -> None:
-    from components.validation.summary import summary_rows
-
-    summary = _read(folder / "summary.json")
-    docs = folder / "docs" / "index.html"
-    create_table_artifact(
-        table=summary_rows(summary),
-        key="validation",
-        description=(
-            f"{verdict}{summary['num_quarantined']} of {summary['num_images']} images quarantined. "
-            f"Data Docs: {docs.as_uri()}"
-        ),
-    )
-
-
-def _split(layout: Layout) -> None:
-    from components.splitting.summary import split_summary
-    from components.tables import read_table
-
-    rows = split_summary(read_table(layout.splits), read_table(layout.labels))
-    create_table_artifact(table=rows, key="split", description="Images and groups per part.")
-
-
-def _leaderboard(layout: Layout) -> None:
-    from components.evaluation.board_tables import candidate_rows, leaderboard_rows
-
-    board = _read(layout.leaderboard)
-    create_table_artifact(
-        table=leaderboard_rows(board),
-        key="leaderboard",
-        description="Ranked on validation; test is shown for the reader and the gates only.",
-    )
-    if candidates := candidate_rows(board):
-        create_table_artifact(
-            table=candidates,
-            key="ensembles",
-            description="Ensembles that could be promoted, and the candidate (*).",
-        )
-
-
-def _report(layout: Layout) -> None:
-    create_markdown_artifact(
-        markdown=(
-            f"# Report\n\n[{layout.report.name}]({layout.report.as_uri()})\n\n"
-            "Research software, no medical device.\n\n"
-            + "\n\n".join(_picture(path) for path in sorted(layout.plots.glob("confusion*.png")))
-        ),
-        key="report",
-        description="Where the report lies, and the winner's confusion matrix.",
-    )
-
-
-def _picture(path: Path) -> str:
+def embedded(path: Path) -> str:
     """Return a PNG as Markdown that needs no file server: the UI runs in a browser elsewhere."""
     encoded = base64.b64encode(path.read_bytes()).decode("ascii")
     return f"![{path.stem}](data:image/png;base64,{encoded})"
-
-
-_PUBLISHERS: dict[str, Callable[[Layout], None]] = {
-    "ingest": _snapshot,
-    "validate": _validation,
-    "split": _split,
-    "rank": _leaderboard,
-    "report": _report,
-}

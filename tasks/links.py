@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact
@@ -14,6 +15,7 @@ from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 from prefect.utilities.urls import url_for
 
+from components.clean_clone import fetch_command, noted_clone, record_of
 from components.dataset.last_snapshot import recorded_version
 from components.errors import LesionflowError, RegistryError
 from components.layout import Layout
@@ -67,15 +69,20 @@ def rename_run(name: str) -> None:
 
 @shown
 def publish_links(layout: Layout) -> None:
-    """Create the artifact `links`: run, commit, snapshot, dashboard, report, champion."""
+    """Create the artifact `links`: run, commit, snapshot, dashboard, report, champion.
+
+    What lies in a clean clone is gone when somebody reads them: then the command that fetches it.
+    """
     from components.cluster import dashboard_url
 
     rows = {
         "flow run": _link(str(flow_run.name), url_for("flow-run", obj_id=flow_run.id)),
         "Git commit": _commit(layout),
+        "record": _record(layout),
         "snapshot": _snapshot(layout),
         "Ray dashboard": _link("dashboard", dashboard_url()),
-        "report": _report(layout),
+        "Data Docs": _page(layout, layout.validation_report, "docs/index.html"),
+        "report": _page(layout, layout.report),
         "champion": _champion(layout, load_params(layout.params)),
     }
     lines = [f"| {name} | {value} |" for name, value in rows.items() if value]
@@ -109,8 +116,26 @@ def _snapshot(layout: Layout) -> str:
     return f"`{manifest['content_id'][:16]}`, {manifest['num_images']} images{dvc}"
 
 
-def _report(layout: Layout) -> str:
-    return _link(str(layout.report), layout.report.as_uri()) if layout.report.is_file() else ""
+def _record(layout: Layout) -> str:
+    """Return the commit whose `dvc.lock` names what this run has made, where that is another."""
+    clone = noted_clone(layout)
+    commit = record_of(layout, clone) if clone else None
+    return f"`{commit}` on `{clone.record_on}`" if clone and commit else ""
+
+
+def _page(layout: Layout, output: Path, below: str = "") -> str:
+    """Return where a page lies that is the output of a stage, or `below` it."""
+    page = output / below
+    if not page.is_file():
+        return ""
+    clone = noted_clone(layout)
+    if clone is None:
+        return _link(str(page), page.as_uri())
+    command = fetch_command(layout, clone, output)
+    if command is not None:
+        return f"`{command}`" + (f", then open `{below}`" if below else "")
+    why = "no commit names it" if clone.record_on else "`record_on` names no branch"
+    return f"gone with the clean clone of this run: {why}"
 
 
 def _champion(layout: Layout, params: Params) -> str:

@@ -27,10 +27,11 @@ from components.errors import CheckFailedError, LesionflowError, ResourceError, 
 from components.layout import Layout
 from components.progress import Progress
 from components.stage import BUG_EXIT_CODE, FLOW_PID, read_stage_error
-from tasks.artifacts import ProgressArtifact, publish, publish_failure
+from tasks.artifacts import ProgressArtifact
 from tasks.dvc_command import dvc_command
 from tasks.graph import Stage
 from tasks.journal import note
+from tasks.stage_artifacts import publish, publish_failure
 
 _DVC_FAILED = "ERROR: failed to reproduce"  # the message of the stage, or of ours, says more
 _COMMAND_ENDED = re.compile(re.escape(_DVC_FAILED) + r".* exited with (-?\d+)$")
@@ -121,7 +122,7 @@ def run_stage(
         raise error
     note(layout, "stage_ended", **ended)
     progress.finish()
-    publish(stage.kind, layout)
+    publish(stage.name, layout)
     return Completed(message="brought up to date")
 
 

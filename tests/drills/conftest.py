@@ -9,10 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..flows.conftest import edit_params, shrink
 from .runs import Run, results, rewind
-
-__all__ = ["edit_params", "shrink"]
 
 EPOCHS = 12
 BACKBONES = {"mobilenet_v2": {}}

@@ -51,6 +51,8 @@ def test_a_finished_workspace_is_linked_from_commit_to_champion(finished_copy: P
     assert "/runs/flow-run/" in links.data
     assert f"`{commit}` |" in links.data
     assert (finished_copy / "reports" / "report.html").as_uri() in links.data
+    docs = finished_copy / "reports" / "validation" / "docs" / "index.html"
+    assert docs.as_uri() in links.data
     assert "quickstart-synthetic v0001, since 20" in links.data
     assert "Ray dashboard" not in links.data  # the private cluster has none
 

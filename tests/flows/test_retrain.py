@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.artifacts import artifact_key
 from tasks.graph import read_graph
 from tests.originals import read_originals
 
@@ -65,10 +66,19 @@ def test_the_prefect_database_shows_one_task_per_stage_and_its_artifacts(finishe
     database = finished / ".lesionflow" / "prefect" / "prefect.db"
     with sqlite3.connect(database) as connection:
         tasks = {row[0] for row in connection.execute("select name from task_run")}
-        keys = {row[0] for row in connection.execute("select distinct key from artifact")}
-    assert set(read_graph(finished).stages) <= tasks
+        kinds = set(connection.execute("select distinct key, type from artifact"))
+    keys = {key for key, _ in kinds}
+    stages = set(read_graph(finished).stages)
+    assert stages <= tasks
     assert {"validation", "split", "leaderboard", "report", "promotion"} <= keys
     assert any(key.startswith("train-resnet18") for key in keys if key)
+    called = {"ingest": "snapshot", "validate": "validation", "rank": "leaderboard"}
+    assert {called.get(stage, artifact_key(stage)) for stage in stages} <= keys
+    assert {"snapshot", "links"} <= keys
+    board = _json(finished / "reports" / "leaderboard.json")
+    assert ("ensembles" in keys) == bool(board["ensembles"])
+    assert "train-resnet18-0-progress" in keys
+    assert len(kinds) == len(keys), "a history of tables has no progress bar in it"
 
 
 def test_predict_gives_the_row_of_the_prediction_table(

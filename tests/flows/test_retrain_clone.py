@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 
 import flows.retrain_clone
 from components.atomic import write_json, write_text
@@ -25,6 +30,15 @@ from ..components.registry.conftest import Work, make_work, train
 __all__ = ["make_work"]
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
+
+GRAPH = """
+stages:
+  only:
+    cmd: date +%N > made.txt && cp made.txt reports/report.html
+    outs:
+      - made.txt
+      - reports/report.html
+"""
 
 
 @pytest.fixture
@@ -63,7 +77,7 @@ def trained_origin(
     document["registry"]["uri"] = str(tmp_path / "registry")
     document["storage"] = str(tmp_path / "storage")
     write_text(layout.params, json.dumps(document))
-    write_text(layout.graph, "stages: {only: {cmd: date +%N > made.txt, outs: [made.txt]}}")
+    write_text(layout.graph, GRAPH)
     return _bare(workspace, tmp_path, monkeypatch)
 
 
@@ -195,6 +209,51 @@ def test_without_a_record_whoever_runs_is_told_that_the_ledger_is_lost(
 ) -> None:
     assert retrain_clone(str(trained_origin))["decision"]["promoted"]
     assert caplog.text.count("the split's ledger has grown, and goes with the clone") == 1
+
+
+def _links() -> str:
+    """Return the links of the last run."""
+    with get_client(sync_client=True) as client:
+        last = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["links"])),
+            sort=ArtifactSort.CREATED_DESC,
+        )[0]
+    return str(last.data)
+
+
+def _fetched(links: str, folder: Path) -> str:
+    """Do what the links of a run say of its report; return the page."""
+    command = re.search(r"\| report \| `(dvc get [^`]+)` \|", links)
+    assert command, links
+    folder.mkdir()
+    subprocess.run(shlex.split(command[1]), cwd=folder, check=True, capture_output=True)
+    return (folder / "report.html").read_text()
+
+
+def test_the_links_of_a_run_lead_to_its_report_when_the_clone_is_gone(
+    trained_origin: Path, workspace: Path, tmp_path: Path
+) -> None:
+    retrain_clone(str(trained_origin))
+    assert "`record_on` names no branch" in _links()
+    retrain_clone(str(trained_origin), record_on="record")
+    links = _links()
+    assert "file://" not in links
+    assert str(tmp_path / "temporary") not in links
+    record = _file(trained_origin, "record").split()[1]
+    assert f"| record | `{record}` on `record` |" in links
+    page = _fetched(links, tmp_path / "first")
+
+    graph = GRAPH + "  last: {cmd: 'false', deps: [made.txt], outs: [never.txt]}\n"
+    write_text(workspace / "dvc.yaml", graph.replace("date", "date -u"))
+    for command in (
+        ["git", "-c", "user.name=A", "-c", "user.email=a@b", "commit", "-qam", "fails"],
+        ["git", "push", "-q", str(trained_origin), "HEAD:main"],
+    ):
+        subprocess.run(command, cwd=workspace, check=True, capture_output=True)
+    with pytest.raises(RunError):
+        retrain_clone(str(trained_origin), record_on="record")
+    assert _fetched(_links(), tmp_path / "second") != page, "a failed run is recorded, too"
+    assert _fetched(links, tmp_path / "again") == page, "the earlier report is where it was"
 
 
 def test_a_registry_in_the_clone_is_refused_before_anything_is_pulled(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import url2pathname
 
 import pytest
-from prefect import get_client
+from prefect import flow, get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.logging import disable_run_logger
@@ -18,8 +20,28 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from components.atomic import write_json, write_text
 from components.layout import Layout
 from components.progress import Progress
-from tasks.artifacts import ProgressArtifact, publish, publish_decision, publish_failure, shown
+from tasks.artifacts import ProgressArtifact, publish_decision, shown
+from tasks.graph import Stage
 from tasks.links import tag_run
+from tasks.stage import run_stage
+from tasks.stage_artifacts import publish, publish_failure
+
+GRAPH = """
+stages:
+  make:
+    cmd: python make.py
+    outs: [out.txt]
+"""
+MAKE = """
+import time
+from pathlib import Path
+
+for done in (1, 3):
+    while not Path(f"seen-{done}").exists():
+        print(f"progress make: {done}/4 images | {done} of them", flush=True)
+        time.sleep(0.2)
+Path("out.txt").write_text("made")
+"""
 
 
 @pytest.fixture
@@ -85,6 +107,50 @@ def test_a_server_behind_a_proxy_is_called(
     assert calls == ["shown"]
 
 
+@pytest.fixture
+def at_work(tmp_path: Path) -> Path:
+    """Return a workspace whose stage says how far it is, and goes on when somebody has seen it."""
+    (tmp_path / "dvc.yaml").write_text(GRAPH, encoding="utf-8")
+    (tmp_path / "make.py").write_text(MAKE, encoding="utf-8")
+    for start in (["git", "init", "-q"], ["dvc", "init", "-q"]):
+        subprocess.run(start, cwd=tmp_path, check=True, capture_output=True)
+    return tmp_path
+
+
+@flow(name="watched")
+def _watched(workspace: Path) -> list[str]:
+    """Run the stage; return what the server said of its progress meanwhile, and at the end."""
+    stage = Stage("make", (), ("has not run yet",))
+    work = run_stage.submit(stage, stale=True, workspace=workspace, cluster=dict)
+    seen = []
+    for done, share in ((1, 25.0), (3, 75.0)):
+        seen.append(_until(lambda shown, share=share: shown.data == share).description)
+        (workspace / f"seen-{done}").touch()
+    work.wait()
+    return [*seen, _until(lambda shown: shown.data == 100.0).description]
+
+
+def _until(is_there: Callable[[Any], bool]) -> Any:
+    """Wait until the progress that the server has is the one wanted; return it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = _versions("make-progress")
+        if found and is_there(found[0]):
+            assert len(found) == 1, "one bar that moves, not one for each step"
+            return found[0]
+        time.sleep(0.1)
+    pytest.fail(f"the server has {_versions('make-progress')}")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_progress_of_a_stage_moves_on_the_server_while_it_works(at_work: Path) -> None:
+    assert _watched(at_work) == [
+        "make: 1/4 images 1 of them",
+        "make: 3/4 images 3 of them",
+        "make: done",
+    ]
+
+
 def _write_report(folder: Path, num_quarantined: int) -> Path:
     """Write what a report of `validate` has at least; return the first page of its Data Docs."""
     check = {"suite": "images", "expectation": "images.decodable", "title": "every image decodes"}
@@ -98,12 +164,13 @@ def _write_report(folder: Path, num_quarantined: int) -> Path:
     return page
 
 
-def _last_validation() -> Any:
+def _versions(key: str) -> list[Any]:
+    """Return what the server has under a key, the latest first."""
     with get_client(sync_client=True) as client:
         return client.read_artifacts(
-            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=["validation"])),
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])),
             sort=ArtifactSort.CREATED_DESC,
-        )[0]
+        )
 
 
 def _linked(description: str) -> Path:
@@ -121,11 +188,11 @@ def test_the_validation_artifact_links_the_pages_that_it_sums_up(tmp_path: Path)
     good = _write_report(layout.validation_report, num_quarantined=2)
     stopped = _write_report(layout.failed_validation_report, num_quarantined=30)
     publish("validate", layout)
-    artifact = _last_validation()
+    artifact = _versions("validation")[0]
     assert artifact.description.startswith("2 of 40 images quarantined. Data Docs: ")
     assert _linked(artifact.description).read_text() == good.read_text() == "Data Docs with 2"
     assert "images.decodable" in artifact.data
     publish_failure("validate", layout)
-    artifact = _last_validation()
+    artifact = _versions("validation")[0]
     assert artifact.description.startswith("This stopped the run. 30 of 40 images quarantined.")
     assert _linked(artifact.description).read_text() == stopped.read_text() == "Data Docs with 30"
