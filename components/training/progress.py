@@ -6,8 +6,15 @@ import time
 
 from components.progress import Progress
 from components.training.job import Job
+from components.training.ranks import Ranks
 
 _SECONDS_BETWEEN_LINES = 2.0
+
+
+def say_where(job: Job, ranks: Ranks, node: str) -> None:
+    """Print which node this worker trains on; a training that goes on elsewhere says it again."""
+    worker = f"worker {ranks.rank + 1} of {ranks.world_size} " if ranks.world_size > 1 else ""
+    print(f"{job.name}: {worker}trains on {node}", flush=True)
 
 
 class Throttle:

@@ -29,6 +29,7 @@ from components.training.finished import put_model, stored
 from components.training.job import HISTORY, PROBABILITIES, WEIGHTS, Job
 from components.training.loop import Training, fit
 from components.training.memory import keep_freed_memory
+from components.training.progress import say_where
 from components.training.ranks import Ranks
 from components.training.transfer import receive
 
@@ -51,6 +52,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     clock = {"entered": time.time()}
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    if job.is_shipped:
+        say_where(job, ranks, ray.util.get_node_ip_address())
     try:
         model = train(job, ranks, keep, clock)
     except (LesionflowError, MemoryError, RuntimeError, OSError, ValidationError) as error:

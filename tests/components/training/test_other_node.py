@@ -140,6 +140,8 @@ def test_node_without_our_disk_and_code_trains(cluster: tuple[Layout, Path]) -> 
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    address = os.environ["RAY_ADDRESS"].partition(":")[0]
+    assert f"{BACKBONE}-0: trains on {address}" in done.stdout.splitlines()
     assert (layout.run(BACKBONE, 0) / "model.safetensors").is_file()
     (fetched,) = cache.glob("packed-*/")
     assert sorted(path.name for path in fetched.iterdir()) == [

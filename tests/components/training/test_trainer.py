@@ -14,6 +14,7 @@ from components.errors import ResourceError, TrainingError
 from components.training.job import HISTORY, PROBABILITIES, WEIGHTS, Job
 from components.training.loop import Training, fit
 from components.training.trainer import run_training
+from components.training.transfer import ship
 
 MakeJob = Callable[..., Job]
 
@@ -46,6 +47,19 @@ def test_training_on_ray_is_the_training_in_this_process(
     again = run_training(job, tmp_path / "again")
     assert [again[name] == clock[name] for name in ("ended", "returned")] == [True, False]
     assert content(tmp_path / "again") == content(tmp_path / "left")
+
+
+def test_where_several_nodes_may_train_each_worker_says_which_one_it_is_on(
+    make_job: MakeJob, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    here = make_job(epochs=1)
+    run_training(here, tmp_path / "here")
+    assert "trains on" not in capfd.readouterr().out
+    anywhere = ship(replace(make_job(epochs=1, num_workers=2), identity="anywhere"))
+    run_training(anywhere, tmp_path / "anywhere")
+    said = capfd.readouterr().out
+    for number in (1, 2):
+        assert f"{here.name}: worker {number} of 2 trains on 127.0.0.1" in said
 
 
 @pytest.mark.slow
