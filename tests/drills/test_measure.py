@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .measure import Drill, damaged, half_written
+from .runs import went_on_after
 
 
 @pytest.fixture
@@ -76,3 +77,21 @@ def test_half_a_file_is_no_file(folder: Path, name: str) -> None:
     (folder / "data" / name).write_text('{"half', encoding="utf-8")
     (found,) = damaged(folder)
     assert found.startswith(f"data/{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("said", "went_on"),
+    [
+        ("m-0: goes on after epoch 3", True),
+        ("m-0: goes on after epoch 2", True),  # the third was cut off while it was stored
+        ("m-0: goes on after epoch 1", False),
+        ("m-0: goes on after epoch 3, m-0: goes on after epoch 1", False),
+        ("m-0: 13/156 steps", False),
+    ],
+)
+def test_a_training_from_the_first_epoch_is_not_taken_for_one_that_goes_on(
+    loose: Drill, folder: Path, said: str, went_on: bool
+) -> None:
+    run = loose.start(folder, "echo", said)
+    assert run.wait() == 0
+    assert went_on_after(run, stored=3) is went_on
