@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
+from .measure import Drill
 from .runs import Run, results, rewind
 
 EPOCHS = 12
@@ -32,15 +37,32 @@ def undisturbed(
     edit_params: Callable[..., None],
 ) -> Path:
     """Return a workspace in which nothing went wrong. Do not change it."""
-    workspace = copy_workspace(tmp_path_factory.mktemp("undisturbed") / "workspace")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the processes of one test run share it
+        folder = folder.parent
+    folder /= "undisturbed"
+    folder.mkdir(exist_ok=True)
+    workspace = folder / "workspace"
+    with FileLock(folder / "lock"):
+        if not (folder / "done").exists():
+            shutil.rmtree(workspace, ignore_errors=True)  # where the other one failed
+            _run_undisturbed(copy_workspace(workspace), shrink, edit_params)
+            (folder / "done").touch()
+    return workspace
+
+
+def _run_undisturbed(
+    workspace: Path, shrink: Callable[[Path], None], edit_params: Callable[..., None]
+) -> None:
     shrink(workspace)
     edit_params(workspace, backbones=BACKBONES, training__epochs=EPOCHS)
-    run = Run(workspace, "lesionflow", "retrain")
+    drill = Drill()
+    run = drill.start(workspace, "lesionflow", "retrain")
     try:
         assert run.wait() == 0, run.said
+        drill.check()
     finally:
-        run.kill_everything()
-    return workspace
+        drill.end()
 
 
 @pytest.fixture(scope="session")
@@ -66,14 +88,40 @@ def untrained(done: Path) -> Path:
 
 
 @pytest.fixture
-def start() -> Iterator[StartRun]:
-    """Return what starts a command; nothing of it outlives the test."""
-    runs: list[Run] = []
+def fresh(undisturbed: Path, copy_workspace: Callable[[Path], Path], tmp_path: Path) -> Path:
+    """Return a workspace with the drills' parameters in which nothing has run."""
+    workspace = copy_workspace(tmp_path / "workspace")
+    shutil.copyfile(undisturbed / "params.yaml", workspace / "params.yaml")
+    return workspace
 
-    def start_run(folder: Path, *command: str, **environment: str) -> Run:
-        runs.append(Run(folder, *command, **environment))
-        return runs[-1]
 
-    yield start_run
-    for run in reversed(runs):
-        run.kill_everything()
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Return a folder for temporary files that Ray's sockets can lie in."""
+    folder = Path("/tmp", secrets.token_hex(2)[:3])
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def drill() -> Iterator[Drill]:
+    """Return what starts commands, holds each to the measure, and lets nothing outlive the test."""
+    drill = Drill()
+    try:
+        yield drill
+        drill.check()
+    finally:
+        drill.end()
+
+
+@pytest.fixture
+def start(drill: Drill) -> StartRun:
+    """Return what starts a command of the user in a folder."""
+    return drill.start
+
+
+@pytest.fixture
+def serve(drill: Drill) -> StartRun:
+    """Return what starts a server, a node or the like, which is not held to the measure."""
+    return drill.serve

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -99,10 +100,19 @@ class Run:
         return True
 
 
-def epochs_stored(workspace: Path) -> int:
+def epochs_stored(workspace: Path, storage: str = ".lesionflow/storage") -> int:
     """Return how many epochs the furthest training has stored a checkpoint of."""
-    found = (workspace / ".lesionflow" / "storage").rglob("epoch-*-*/state.json")
+    found = (workspace / storage).rglob("epoch-*-*/state.json")
     return max((int(path.parent.name.split("-")[1]) for path in found), default=0)
+
+
+def went_on_after(run: Run, stored: int) -> bool:
+    """Tell whether the user of `run` was told that the training went on after epoch `stored`.
+
+    Or after the one before, where the last one was cut off while it was stored.
+    """
+    told = {int(epoch) for epoch in re.findall(r"goes on after epoch (\d+)", run.said)}
+    return bool(told) and told <= {stored - 1, stored} - {0}
 
 
 def results(workspace: Path) -> dict[str, str]:
@@ -128,7 +138,7 @@ def results(workspace: Path) -> dict[str, str]:
     for pattern in patterns:
         for path in sorted(workspace.glob(pattern)):
             if path.name.startswith("."):
-                continue  # see `half_written`
+                continue  # see `measure.half_written`
             found[str(path.relative_to(workspace))] = _sha256(path.read_bytes())
     return found
 
@@ -138,17 +148,6 @@ def states_in_the_ui(workspace: Path) -> list[str]:
     with closing(sqlite3.connect(workspace / ".lesionflow" / "prefect" / "prefect.db")) as database:
         query = "select state_type from flow_run order by start_time"
         return [state for (state,) in database.execute(query)]
-
-
-def half_written(workspace: Path) -> list[str]:
-    """Return what lies under a temporary name in a result's or the registry's folder."""
-    folders = ("data", "runs", "evaluations", "profiles", "reports", "registry")
-    return [
-        str(path.relative_to(workspace))
-        for folder in folders
-        for path in (workspace / folder).rglob(".*")
-        if path.name not in (".gitignore", ".lock", ".gitkeep")
-    ]
 
 
 def rewind(workspace: Path) -> None:

@@ -80,7 +80,7 @@ def _assert_sound(registry: Registry, files: dict[str, Path], fetched: Path) -> 
 def test_a_promotion_among_errors_and_slow_answers(
     s3: FaultyS3, registry: Registry, files: dict[str, Path]
 ) -> None:
-    s3.fail_every, s3.delay = 3, 0.1
+    s3.fail_every, s3.delay = 3, 0.5
     fetched = _promote(registry, files)
     s3.fail_every, s3.delay = 0, 0.0
     _assert_sound(registry, files, fetched)
@@ -120,6 +120,32 @@ def test_an_s3_that_never_answered_is_told_within_seconds(
     s3.go_away(0).join()
 
 
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("registry__uri", "the registry cannot be reached"),
+        ("storage", "checkpoints cannot be stored"),
+    ],
+)
+def test_a_run_whose_s3_never_answered_trains_nothing(
+    untrained: Path,
+    start: StartRun,
+    s3: FaultyS3,
+    edit_params: Callable[..., None],
+    place: str,
+    words: str,
+) -> None:
+    edit_params(untrained, **{place: "s3://lesions/place"})
+    s3.stop()
+    started = time.monotonic()
+    run = start(untrained, "lesionflow", "retrain")
+    assert run.wait() == 2, run.said
+    assert words in run.said
+    assert time.monotonic() - started < 60
+    assert epochs_stored(untrained) == 0
+    s3.go_away(0).join()
+
+
 @pytest.mark.parametrize("fault", ["errors and slow answers", "away"])
 def test_what_goes_to_the_storage_arrives_whole(
     s3: FaultyS3, files: dict[str, Path], tmp_path: Path, fault: str
@@ -140,7 +166,7 @@ def test_what_goes_to_the_storage_arrives_whole(
         assert (tmp_path / "fetched" / name).read_bytes() == path.read_bytes()
 
 
-def test_a_whole_run_while_s3_is_away_for_a_minute(
+def test_a_whole_run_among_errors_and_while_s3_is_away_for_a_minute(
     untrained: Path,
     expected: dict[str, str],
     start: StartRun,
@@ -148,7 +174,7 @@ def test_a_whole_run_while_s3_is_away_for_a_minute(
     edit_params: Callable[..., None],
 ) -> None:
     edit_params(untrained, storage="s3://lesions/storage")
-    s3.fail_every = 10
+    s3.fail_every, s3.delay = 10, 0.5  # this test asks, too: its requests would make a pattern
     run = start(untrained, "lesionflow", "retrain")
     client = boto3.session.Session().client("s3")
 
@@ -160,6 +186,7 @@ def test_a_whole_run_while_s3_is_away_for_a_minute(
     back = s3.go_away(60)
     assert run.wait() == 0, run.said
     back.join()
+    s3.fail_every, s3.delay = 0, 0.0
     assert epochs_stored(untrained) == 0
     assert results(untrained) == expected
     left = [item["Key"] for item in client.list_objects_v2(Bucket="lesions").get("Contents", ())]
