@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.receiver import Receiver, listening
+
 REPO = Path(__file__).resolve().parents[1]
 _WORKSPACE_PARTS = (
     "components",
@@ -124,6 +126,13 @@ def prefect_server(_prefect_home: None) -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Return a running webhook on loopback."""
+    with listening() as received:
+        yield received
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -98,3 +99,10 @@ def finished_copy(finished: Path, tmp_path: Path) -> Path:
     # With times kept: DVC knows a file by its time before it looks at its bytes.
     subprocess.run(["cp", "-a", str(finished), str(target)], check=True)
     return target
+
+
+@pytest.fixture
+def without_champion(finished_copy: Path) -> Path:
+    """Return a copy of the finished workspace that nothing is promoted in yet."""
+    shutil.rmtree(finished_copy / "registry")
+    return finished_copy
