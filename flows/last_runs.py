@@ -58,22 +58,6 @@ def read_last_runs(layout: Layout, count: int) -> list[LastRun]:
     return found[:count]
 
 
-def is_served(layout: Layout) -> bool:
-    """Return whether something waits for the schedules of this workspace's deployments."""
-    settle_server(layout)
-    if "PREFECT_API_URL" not in os.environ:
-        return False
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.objects import DeploymentStatus
-
-    with get_client(sync_client=True) as client:
-        return any(
-            each.status == DeploymentStatus.READY and not each.paused
-            for each in client.read_deployments()
-            if each.parameters.get("workspace") == str(layout.root)
-        )
-
-
 def _from_server(layout: Layout, url: str) -> list[LastRun]:
     if not answers(url.rstrip("/").removesuffix("/api")):
         raise ResourceError(

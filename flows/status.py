@@ -13,8 +13,8 @@ from components.layout import Layout
 from components.params import Params, load_params
 from components.registry.versions import open_registry
 from components.training.own_weights import changed_own_weights
-from flows.last_runs import is_served, read_last_runs
-from flows.upcoming import next_runs
+from flows.last_runs import read_last_runs
+from flows.upcoming import next_runs, planned_runs
 from tasks.graph import Graph, read_graph
 
 NUM_RUNS = 5
@@ -23,7 +23,11 @@ _CAUSES = ("params", "code", "weights", "data", "first run")
 
 
 def read_status(layout: Layout) -> dict[str, Any]:
-    """Return recipe, champion, stale stages, schedules and last runs as a JSON-ready document."""
+    """Return recipe, champion, stale stages, next and last runs as a JSON-ready document.
+
+    The next runs are those of the server where something serves them (`served`), else those of
+    `params.yaml`.
+    """
     params = load_params(layout.params)
     graph = read_graph(layout.root).also_changed(_changed_weights(params, layout))
     registry = open_registry(params.registry, layout)
@@ -37,15 +41,17 @@ def read_status(layout: Layout) -> dict[str, Any]:
         "num_stages": len(graph.stages),
         "stale": {stage.name: list(stage.changes) for stage in stale},
         "causes": {stage.name: causes(stage.changes) for stage in stale if stage.changes},
-        "next_runs": [
-            {**run, "does": _does(run["flow"], graph)} for run in next_runs(params.schedule)
-        ],
     }
     try:
         runs = [run.as_dict() for run in read_last_runs(layout, NUM_RUNS)]
-        return document | {"served": is_served(layout), "last_runs": runs}
+        planned = planned_runs(layout, params.schedule.timezone)
+        document |= {"served": planned is not None, "last_runs": runs}
     except ResourceError as error:
-        return document | {"served": None, "last_runs": None, "last_runs_error": _short(error)}
+        planned = None
+        document |= {"served": None, "last_runs": None, "last_runs_error": _short(error)}
+    coming = next_runs(params.schedule) if planned is None else planned
+    document["next_runs"] = [{**run, "does": _does(run["flow"], graph)} for run in coming]
+    return document
 
 
 def _changed_weights(params: Params, layout: Layout) -> dict[str, str]:
@@ -129,13 +135,14 @@ def _stage_lines(document: Mapping[str, Any]) -> list[str]:
 def _schedule_lines(document: Mapping[str, Any], now: datetime) -> list[str]:
     runs = document["next_runs"]
     if not runs:
-        return ["next runs  none is scheduled (params.yaml: schedule)"]
+        planned = "planned" if document["served"] else "scheduled (params.yaml: schedule)"
+        return [f"next runs  none is {planned}"]
     said = {
-        True: "",
-        False: "nobody waits for them: `lesionflow schedule`",
-        None: "unknown whether somebody waits for them",
+        True: "as served; an edited schedule counts when it is served anew",
+        False: "by params.yaml; nobody waits for them: `lesionflow schedule`",
+        None: "by params.yaml; unknown whether somebody waits for them",
     }[document["served"]]
-    lines = [f"next runs  {said}".rstrip()]
+    lines = [f"next runs  {said}"]
     for run in runs:
         at = datetime.fromisoformat(run["at"])
         when = f"{at:%a %Y-%m-%d %H:%M} {run['timezone']}, in {_span(at - now)}"

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tests.receiver import Receiver, listening
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 REPO = Path(__file__).resolve().parents[1]
 _WORKSPACE_PARTS = (
@@ -215,6 +217,13 @@ def prefect_server(_prefect_home: None) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Return a running webhook on loopback."""
+    with listening() as received:
+        yield received
+
+
 @pytest.fixture(scope="session")
 def job_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Run a Ray head with its job server, and S3; yield the variables of a client outside of it.
@@ -282,3 +291,10 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def without_champion(finished_copy: Path) -> Path:
+    """Return a copy of the finished workspace that nothing is promoted in yet."""
+    shutil.rmtree(finished_copy / "registry")
+    return finished_copy

@@ -24,6 +24,7 @@ from components.layout import Layout
 from components.repository import RecordError, TransferError
 from flows.pipeline import RunError
 from flows.retrain_clone import retrain_clone
+from tests.receiver import Receiver
 
 from ..components.registry.conftest import Work, make_work, train
 
@@ -254,6 +255,26 @@ def test_the_links_of_a_run_lead_to_its_report_when_the_clone_is_gone(
         retrain_clone(str(trained_origin), record_on="record")
     assert _fetched(_links(), tmp_path / "second") != page, "a failed run is recorded, too"
     assert _fetched(links, tmp_path / "again") == page, "the earlier report is where it was"
+
+
+def test_a_clones_failure_and_its_new_champion_are_told_and_the_run_is_tagged(
+    trained_origin: Path, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LESIONFLOW_WEBHOOK_URL", receiver.url)
+    monkeypatch.setenv("LESIONFLOW_EVENTS", str(tmp_path / "events.jsonl"))
+    retrain_clone(str(trained_origin), ref="mian", return_state=True)
+    (failed,) = receiver.bodies
+    assert "there is no branch, tag or commit 'mian'" in failed["text"]
+    state = retrain_clone(str(trained_origin), return_state=True)
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(state.state_details.flow_run_id)
+    assert receiver.bodies[1]["text"].startswith(f"{run.name}: ")
+    assert "promoted v0001" in receiver.bodies[1]["text"]
+    assert re.fullmatch(r"retrain-clone \d{4}-\d\d-\d\d main", run.name)
+    assert any(tag.startswith("recipe:") for tag in run.tags)
+    lines = (tmp_path / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    names = [line["event"] for line in map(json.loads, lines) if line["run_id"] == str(run.id)]
+    assert {"run_started", "promotion_decided", "run_ended", "notification_sent"} <= set(names)
 
 
 def test_a_registry_in_the_clone_is_refused_before_anything_is_pulled(

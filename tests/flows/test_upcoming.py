@@ -1,16 +1,23 @@
-"""The next runs are those of the cron expressions, in their own time zone."""
+"""The next runs are those that the server has planned, else those of the cron expressions."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.server.schemas.schedules import CronSchedule
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Scheduled
 from pydantic import ValidationError
 
+from components.layout import Layout
 from components.params import ScheduleParams
-from flows.upcoming import next_runs
+from flows.deployments import deployments
+from flows.upcoming import next_runs, planned_runs
 
 SATURDAY = datetime(2026, 11, 21, 17, 0, tzinfo=UTC)
 
@@ -54,3 +61,32 @@ def test_prefect_runs_when_status_says(cron: str) -> None:
 def test_what_prefect_would_not_run_or_run_at_other_times_is_refused(cron: str) -> None:
     with pytest.raises(ValidationError, match="is no cron expression"):
         ScheduleParams(retrain_cron=cron)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_what_is_served_is_told_as_the_server_has_planned_it(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+    layout = Layout(workspace)
+    retrain, ingest, *_ = deployments(layout)
+    retrain.name = ingest.name = "served"
+    planned = {retrain.apply(): (9, 2), ingest.apply(): (1, 8)}
+    with get_client(sync_client=True) as client:
+        for deployment, days in planned.items():
+            for day in days:
+                later = Scheduled(scheduled_time=SATURDAY + timedelta(days=day))
+                client.create_flow_run_from_deployment(deployment, state=later)
+        assert planned_runs(layout, "UTC") is None  # the server knows them, and nothing waits
+        client.get_scheduled_flow_runs_for_deployments(list(planned))  # as what serves them does
+        end = time.monotonic() + 30
+        while planned_runs(layout, "UTC") is None and time.monotonic() < end:
+            time.sleep(0.2)
+        assert planned_runs(layout, "Europe/Vienna") == [
+            {"flow": "ingest", "timezone": "Europe/Vienna", "at": "2026-11-22T18:00+01:00"},
+            {"flow": "retrain", "timezone": "Europe/Vienna", "at": "2026-11-23T18:00+01:00"},
+        ]
+        assert planned_runs(Layout(workspace.parent), "UTC") is None
+        for deployment in planned:
+            client.pause_deployment(deployment)
+        assert planned_runs(layout, "UTC") is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -77,6 +76,12 @@ def test_gpus_are_on_demand_while_the_spot_market_has_none(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_more_is_wanted_than_one_market_may_give(name: str) -> None:
-    launched: Any = _workers(_would_start(name, {"GPU": 1, "CPU": 4}, 20))
-    assert launched["gpu_spot"] == 16
+def test_what_is_wanted_beyond_the_most_of_the_spot_market_is_on_demand(name: str) -> None:
+    launched = _workers(_would_start(name, {"GPU": 1, "CPU": 4}, 20))
+    assert launched == {"gpu_spot": 16, "gpu_on_demand": 4}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_more_than_the_most_of_both_markets_is_started(name: str) -> None:
+    launched = _workers(_would_start(name, {"GPU": 1, "CPU": 4}, 40))
+    assert launched == {"gpu_spot": 16, "gpu_on_demand": 16}

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,45 +10,9 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
 from components.errors import SourceError
 from tasks.notifications import tell_champion, tell_failure
+from tests.receiver import Receiver
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-
-
-@dataclass
-class Receiver:
-    """A webhook on loopback."""
-
-    port: int
-    status: int = 200
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hooks/a-secret"
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """Return a running webhook."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            length = int(self.headers["Content-Length"])
-            received.bodies.append(json.loads(self.rfile.read(length)))
-            self.send_response(received.status)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    received = Receiver(server.server_port)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield received
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @flow(name="ingest", flow_run_name="ingest 2026-11-20", on_failure=[tell_failure])

@@ -1,16 +1,22 @@
-"""What a clean clone pulls is what `dvc.lock` names, or an error that says what is missing."""
+"""What a clean clone pulls is what `dvc.lock` names, or an error that says what is missing.
+
+What does not get through is tried again, and nothing else is.
+"""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
-from prefect import flow
+from prefect import Task, flow
+from prefect.client.schemas.objects import State, TaskRun
 
 from components.errors import ParamsError, SourceError
 from components.repository import TransferError
+from tasks import sync
 from tasks.graph import read_graph
 from tasks.sync import has_own_cache, pull, push
 
@@ -113,3 +119,46 @@ def test_a_remote_that_does_not_exist_is_refused(clone: Path) -> None:
     with pytest.raises(ParamsError, match="no DVC remote 'stroe'") as caught:
         _sync(clone, remote="stroe")
     assert "store" in caught.value.where
+
+
+def _attempts(synced: Task[..., Any], *arguments: object, **options: int) -> int:
+    """Run a task of ours that fails, without its pauses; return how often it was tried."""
+    counted: list[int] = []
+
+    def count(_: Task[..., Any], run: TaskRun, __: State[Any]) -> None:
+        counted.append(run.run_count)
+
+    impatient = synced.with_options(retry_delay_seconds=0, on_failure=[count], **options)
+
+    @flow(name="fails")
+    def fails() -> None:
+        impatient(*arguments, return_state=True)
+
+    fails()
+    (times,) = counted
+    return times
+
+
+def test_what_does_not_get_through_is_tried_four_times_in_all(tmp_path: Path) -> None:
+    nowhere = f"file://{tmp_path / 'nowhere.git'}"
+    assert _attempts(sync.clone, nowhere, "main", None, tmp_path / "workspace") == 4
+
+
+def test_the_other_transfers_are_tried_again_too(clone: Path, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "store")
+    (tmp_path / "store").write_text("a file where a folder was", encoding="utf-8")
+    assert _attempts(pull, clone, None, None, retries=1) == 2
+    subprocess.run(["dvc", "repro", "-q", "first"], cwd=clone, check=True)  # something to push
+    assert _attempts(push, clone, None, retries=1) == 2
+    shutil.rmtree(tmp_path / "project")
+    assert _attempts(sync.record, clone, "record", "a run", retries=1) == 2
+
+
+def test_what_would_fail_again_is_not_tried_again(clone: Path, tmp_path: Path) -> None:
+    origin = f"file://{tmp_path / 'project'}"
+    assert _attempts(sync.clone, origin, "mian", None, tmp_path / "workspace") == 1
+    assert _attempts(pull, clone, "stroe", None) == 1
+    hook = tmp_path / "project" / ".git" / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    assert _attempts(sync.record, clone, "record", "a run") == 1
