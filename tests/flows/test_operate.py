@@ -34,13 +34,16 @@ def _free_port() -> int:
 
 
 def test_the_ui_is_found_while_it_runs_and_leaves_nothing_when_it_is_terminated(
-    workspace: Path, lesionflow: Command
+    workspace: Path, lesionflow: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PREFECT_SERVER_METRICS_ENABLED", "true")
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     layout = Layout(workspace)
     with _ui(workspace, port) as server:
         assert "already served" in lesionflow(workspace, "ui", "--port", str(port)).stdout
+        with urllib.request.urlopen(f"{url}/api/metrics", timeout=30) as metrics:  # Prometheus
+            assert b"process_resident_memory_bytes " in metrics.read()
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=30)
     assert running_server(layout) is None
