@@ -123,9 +123,13 @@ def _watched(workspace: Path) -> list[str]:
     stage = Stage("make", (), ("has not run yet",))
     work = run_stage.submit(stage, stale=True, workspace=workspace, cluster=dict)
     seen = []
-    for done, share in ((1, 25.0), (3, 75.0)):
-        seen.append(_until(lambda shown, share=share: shown.data == share).description)
-        (workspace / f"seen-{done}").touch()
+    try:
+        for done, share in ((1, 25.0), (3, 75.0)):
+            seen.append(_until(lambda shown, share=share: shown.data == share).description)
+            (workspace / f"seen-{done}").touch()
+    finally:  # the flow waits for its stage
+        for done in (1, 3):
+            (workspace / f"seen-{done}").touch()
     work.wait()
     return [*seen, _until(lambda shown: shown.data == 100.0).description]
 
