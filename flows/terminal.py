@@ -1,7 +1,8 @@
 """What Prefect writes about runs, shortened to what a person wants to read.
 
 Our errors carry their whole message; a traceback of Prefect's engine adds nothing to them, neither
-in the terminal nor in the UI's logs (which keeps it with the state).
+in the terminal nor in the UI's logs (which keeps it with the state). Nor does one of its client to
+the word that the server cannot be reached.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class _ShortLines(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, LesionflowError):
             return False  # told by what failed, and once more at the end
+        if error is not None and _is_server_away(error):
+            record.exc_info = None  # the line names it, and the command says what to do
         if _HOOK.match(record.getMessage()):
             return False  # a hook that has something to say says it itself
         ended = _FINISHED.match(record.getMessage())
@@ -41,6 +44,12 @@ def shorten_run_lines() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(each, _ShortLines) for each in logger.filters):
             logger.addFilter(_ShortLines())
+
+
+def _is_server_away(error: BaseException) -> bool:
+    from httpx import TransportError
+
+    return isinstance(error, TransportError)
 
 
 def _first_string(rest: str) -> str:

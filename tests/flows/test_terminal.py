@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from components.errors import SourceError
@@ -84,3 +85,13 @@ def test_only_our_own_errors_lose_their_traceback(kept: _Kept) -> None:
                 "Task run failed with exception: %r", error
             )
     assert [record.exc_info[1] for record in kept.records if record.exc_info] == [error]
+
+
+def test_a_server_that_is_away_is_one_line_without_a_traceback(kept: _Kept) -> None:
+    try:
+        raise httpx.ConnectError("Connection refused")
+    except httpx.ConnectError as error:
+        logging.getLogger("prefect.flow_runs").exception("Encountered exception: %r", error)
+    (record,) = kept.records
+    assert record.getMessage() == "Encountered exception: ConnectError('Connection refused')"
+    assert "Traceback" not in logging.Formatter().format(record)
