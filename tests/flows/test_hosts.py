@@ -30,9 +30,9 @@ from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
-pytestmark = [pytest.mark.drill, pytest.mark.slow]
+pytestmark = pytest.mark.drill
 T = TypeVar("T")
-EPOCHS = 8  # seconds each: so long that two trainings that start one after the other overlap
+EPOCHS = 12  # seconds each: so long that two trainings that start one after the other overlap
 BUCKET = "lesions"
 START = f"{sys.executable} -m ray.scripts.scripts start --block --disable-usage-stats"
 _STATE = re.compile(r"/runs/(?P<training>[^/]+)/[^/]+/(?P<epoch>epoch-(\d+)-[^/]+)/state\.\w+$")
