@@ -12,6 +12,8 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.exceptions import Pause
+from prefect.flow_engine import run_flow
 from prefect.flow_runs import resume_flow_run
 from prefect.runner import Runner
 
@@ -22,17 +24,15 @@ from flows.approval import ApprovalError
 from flows.deployments import deployments, take_over
 from flows.promote import promote
 from tasks.promotion import decline, propose_best
+from tests.receiver import Receiver
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture
-def unpromoted(finished_copy: Path) -> Layout:
+def unpromoted(without_champion: Path) -> Layout:
     """Return a workspace with everything but a champion."""
-    layout = Layout(finished_copy)
-    for path in sorted((finished_copy / "registry").rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    return layout
+    return Layout(without_champion)
 
 
 @pytest.fixture
@@ -70,6 +70,48 @@ def test_it_waits_without_holding_the_workspace_and_promotes_when_approved(
     ended = run_by_hand(waiting.id)
     assert ended.state_name == "Completed"
     assert _champion(unpromoted) == "v0001"
+
+
+def test_a_run_whose_question_is_declined_says_so_and_promotes_nothing(
+    unpromoted: Layout, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LESIONFLOW_WEBHOOK_URL", receiver.url)
+    by_hand = deployments(unpromoted)[-1]
+    by_hand.name = "declined"
+    deployment_id = by_hand.apply()
+    with get_client(sync_client=True) as client:
+        created = client.create_flow_run_from_deployment(
+            deployment_id, parameters={"approval": True}
+        )
+
+        def take_up() -> Any:
+            """Run it as its process would, in this one."""
+            return run_flow(promote, client.read_flow_run(created.id), return_type="state")
+
+        with pytest.raises(Pause):  # this process would end here
+            take_up()
+        assert client.read_flow_run(created.id).state_name == "Suspended"
+        (asked,) = receiver.bodies
+        assert asked["text"].startswith("approval wanted: Make ")
+        assert "champion of quickstart-synthetic, as the first one?" in asked["text"]
+        assert f"/runs/flow-run/{created.id}" in asked["text"]
+        answer = {"promote": False, "name": "Dr. No", "why": "too few images"}
+        resume_flow_run(created.id, run_input=answer)
+        state = take_up()
+    assert state.name == "Completed"
+    decision = state.result()["decision"]
+    assert (decision["promoted"], decision["changed"]) == (False, False)
+    assert decision["reason"] == "declined by Dr. No: too few images"
+    assert _champion(unpromoted) is None
+    assert len(receiver.bodies) == 1  # there is no new champion to tell
+    lines = map(json.loads, unpromoted.events.read_text(encoding="utf-8").splitlines())
+    (decided,) = [
+        line
+        for line in lines
+        if line["event"] == "promotion_decided" and line["run_id"] == str(created.id)
+    ]
+    assert not decided["promoted"]
+    assert decided["reason"] == "declined by Dr. No: too few images"
 
 
 def test_a_declined_candidate_is_no_champion_and_has_used_the_test_set(unpromoted: Layout) -> None:

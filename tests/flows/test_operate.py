@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -372,16 +373,27 @@ def _planned(port: int) -> list[str]:
 
 
 def test_status_tells_what_is_out_of_date_and_why(finished_copy: Path, lesionflow: Command) -> None:
-    assert "all 17 up to date" in lesionflow(finished_copy, "status").stdout
+    told = lesionflow(finished_copy, "status").stdout
+    assert "all 17 up to date" in told
+    assert "next runs  by params.yaml; nobody waits for them: `lesionflow schedule`" in told
+    assert _what_runs_do(told) == {"ingest": "else nothing", "retrain": "else nothing"}
     params = finished_copy / "params.yaml"
     text = params.read_text(encoding="utf-8")
     params.write_text(text.replace("resnet18: {}", "resnet18: {epochs: 3}"), encoding="utf-8")
     told = lesionflow(finished_copy, "status").stdout
     assert max(map(len, told.splitlines())) < 80
     assert "5 of 17 out of date" in told
+    assert _what_runs_do(told) == {"ingest": "else nothing", "retrain": "5 stages as things are"}
     assert "Completed  retrain" in told
     assert "train@resnet18-0: params.yaml: backbones.resnet18 modified" in told
     assert "v0001" in told
+
+
+def _what_runs_do(told: str) -> dict[str, str]:
+    """Return, of the next runs that `status` tells, what each does but look for new data."""
+    runs = told.partition("next runs")[2].partition("last runs")[0]
+    each = re.findall(r"^  (\w+) +\w{3} ((?:.*\n)(?: {11}.*\n)?)", runs, re.MULTILINE)
+    return {flow: " ".join(line.split()).rpartition("; ")[2] for flow, line in each}
 
 
 def test_doctor_finds_nothing_wrong_here(workspace: Path, lesionflow: Command) -> None:
