@@ -61,15 +61,22 @@ def _champion(layout: Layout) -> str | None:
 
 @pytest.mark.slow
 def test_it_waits_without_holding_the_workspace_and_promotes_when_approved(
-    unpromoted: Layout, run_by_hand: Callable[..., Any]
+    unpromoted: Layout,
+    run_by_hand: Callable[..., Any],
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("LESIONFLOW_WEBHOOK_URL", receiver.url)
     waiting = run_by_hand(approval=True)
     assert waiting.state_name == "Suspended"
     assert _champion(unpromoted) is None
+    (asked,) = receiver.bodies
+    assert asked["text"].startswith("approval wanted: Make ")
     resume_flow_run(waiting.id, run_input={"promote": True, "name": "Dr. No", "why": "better"})
     ended = run_by_hand(waiting.id)
     assert ended.state_name == "Completed"
     assert _champion(unpromoted) == "v0001"
+    assert "promoted v0001" in receiver.bodies[-1]["text"]
 
 
 def test_a_run_whose_question_is_declined_says_so_and_promotes_nothing(

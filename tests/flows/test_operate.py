@@ -105,7 +105,7 @@ def test_a_database_in_another_place_needs_nothing_in_the_workspace(
 
 @pytest.mark.slow
 def test_schedule_plans_the_runs_of_params(
-    workspace: Path, edit_params: Callable[..., None], tmp_path: Path
+    workspace: Path, lesionflow: Command, edit_params: Callable[..., None], tmp_path: Path
 ) -> None:
     edit_params(workspace, schedule={"retrain_cron": "0 3 * * 0", "ingest_cron": None})
     port = _free_port()
@@ -113,8 +113,14 @@ def test_schedule_plans_the_runs_of_params(
         end = time.monotonic() + 120
         while not (planned := _planned(port)) and time.monotonic() < end:
             time.sleep(0.5)
+        # What is served keeps its times.
+        edit_params(workspace, schedule={"retrain_cron": "30 7 * * *", "ingest_cron": "0 5 * * *"})
+        _wait_until_polled(port, "retrain/scheduled")
+        told = lesionflow(workspace, "status").stdout
     assert planned, (tmp_path / "log").read_text()[-3000:]
     assert all("T03:00:00" in start for start in planned)
+    assert re.search(r"next runs  as served; .*\n  retrain  Sun \S+ 03:00 UTC, in ", told), told
+    assert _what_runs_do(told).keys() == {"retrain"}
     assert not answers(f"http://127.0.0.1:{port}")
 
 
@@ -145,6 +151,41 @@ def test_of_the_runs_that_a_cron_starts_the_first_waits_and_works_and_the_others
             each for each in _events(layout, "stage_cached") if each["run_id"] == run["run_id"]
         ]
         assert len(cached) == 17
+
+
+@pytest.mark.slow
+def test_an_ingest_that_finds_new_data_starts_a_retrain_on_them(
+    finished_copy: Path, edit_params: Callable[..., None], tmp_path: Path
+) -> None:
+    edit_params(
+        finished_copy,
+        sources__0__options__lesions=152,
+        schedule={"retrain_cron": None, "ingest_cron": None},
+    )
+    layout = Layout(finished_copy)
+    layout.events.unlink()
+    port = _free_port()
+    with _serving(finished_copy, port, tmp_path / "log"):
+        ingest = _started_by_hand(port, "ingest/scheduled")
+        _wait_for(layout, "run_started", 2, seconds=400)
+        started = _events(layout, "run_started")
+        assert [run["flow"] for run in started] == ["ingest", "retrain"]
+        assert started[0]["run_id"] == ingest
+        retrain = _ask(port, f"flow_runs/{started[1]['run_id']}")
+        assert retrain["created_by"]["type"] == "AUTOMATION"
+        # What the ingest has taken in is what this one trains on.
+        _wait_for(layout, "stage_started", len(_of_run(layout, ingest)) + 1, seconds=180)
+    (ended, *_) = _events(layout, "run_ended")
+    assert (ended["run_id"], ended["state"]) == (ingest, "Completed")
+    assert {"ingest", "split"} <= _of_run(layout, ingest)
+    trained = _of_run(layout, str(retrain["id"]))
+    assert trained
+    assert "ingest" not in trained
+
+
+def _of_run(layout: Layout, run_id: str) -> set[str]:
+    """Return the stages that a run has started."""
+    return {e["stage"] for e in _events(layout, "stage_started") if e["run_id"] == run_id}
 
 
 def _hang_up(group: int, number: int) -> None:
@@ -362,6 +403,14 @@ def _wait_for(layout: Layout, name: str, count: int, seconds: float) -> None:
     end = time.monotonic() + seconds
     while len(_events(layout, name)) < count:
         assert time.monotonic() < end, f"no {name} {count} in {seconds:g} s"
+        time.sleep(0.5)
+
+
+def _wait_until_polled(port: int, deployment: str) -> None:
+    """Return when the server knows that something waits for `deployment`."""
+    end = time.monotonic() + 60
+    while _ask(port, f"deployments/name/{deployment}")["status"] != "READY":
+        assert time.monotonic() < end
         time.sleep(0.5)
 
 
