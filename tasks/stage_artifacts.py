@@ -11,10 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.context import TaskRunContext
 
 from components.clean_clone import noted_clone
+from components.errors import LesionflowError, in_one_line
 from components.layout import Layout
 from components.params import load_params
 from tasks.artifacts import artifact_key, embedded, shown
@@ -24,11 +26,20 @@ _NOTHING = "–"
 
 @shown
 def publish(stage: str, layout: Layout) -> None:
-    """Create the artifacts of `stage` (as DVC names it), which was just brought up to date."""
+    """Create the artifacts of `stage` (as DVC names it), which was just brought up to date.
+
+    Its work is done: what cannot be read of it to be shown is a warning, and the stages that need
+    it say what they miss.
+    """
     kind, _, item = stage.partition("@")
     publisher = _PUBLISHERS.get(kind)
-    if publisher is not None:
+    if publisher is None:
+        return
+    try:
         publisher(item, layout)
+    except (LesionflowError, OSError, ValueError, LookupError, TypeError) as error:
+        why = in_one_line(str(error)) or type(error).__name__
+        get_run_logger().warning("%s is not shown in the UI: %s", stage, why)
 
 
 @shown

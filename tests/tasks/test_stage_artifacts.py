@@ -261,3 +261,15 @@ def test_nothing_links_into_a_clean_clone_that_goes_with_its_run(finished_copy: 
     publish_failure("validate", layout)
     said = _versions("validation")[0].description
     assert said.endswith("Data Docs: not kept, they go with the clean clone of this run")
+
+
+@pytest.mark.parametrize("stage", [f"train@{RUN}", f"evaluate@{RUN}", "rank", "ingest"])
+def test_what_cannot_be_read_is_a_warning_and_no_failure_of_a_stage_that_is_done(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, stage: str
+) -> None:
+    @flow(name="publish")
+    def show() -> None:
+        publish(stage, Layout(tmp_path))
+
+    show()
+    assert f"{stage} is not shown in the UI: " in caplog.text
