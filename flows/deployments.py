@@ -80,20 +80,24 @@ def schedule_fields() -> dict[str, str | bool]:
     }
 
 
-def serve_deployments(layout: Layout) -> None:
-    """Serve the deployments until told to end; one run at a time, for the workspace is one."""
+def serve_deployments(layout: Layout, *, own_server: bool) -> None:
+    """Serve the deployments until told to end; one run at a time, for the workspace is one.
+
+    `own_server`: the Prefect server is the workspace's own, as `take_over` means it.
+    """
     served = deployments(layout)
-    take_over(served)
+    take_over(served, own_server=own_server)
     names = ", ".join(f"{each.flow_name}/{each.name}" for each in served)
     print(f"served until Ctrl-C, at their times or when started by hand: {names}", flush=True)
     serve_until_told_to_end(served, limit=1)
 
 
-def take_over(served: Iterable[RunnerDeployment]) -> None:
+def take_over(served: Iterable[RunnerDeployment], *, own_server: bool = False) -> None:
     """Remove what `prefect deploy` has put on a work pool under the names of `served`.
 
     Prefect would keep the pull steps of the earlier deployment, and runs would be prepared in the
-    folder, or from the clone, that those name.
+    folder, or from the clone, that those name. What the workspace's own server has is the
+    workspace's, even if that was moved since.
 
     Raises
     ------
@@ -108,7 +112,8 @@ def take_over(served: Iterable[RunnerDeployment]) -> None:
             except ObjectNotFound:
                 continue
             theirs = found.parameters.get("workspace")
-            if not found.paused and not found.pull_steps and theirs != each.parameters["workspace"]:
+            served_there = not found.paused and not found.pull_steps
+            if not own_server and served_there and theirs != each.parameters["workspace"]:
                 raise ResourceError(
                     f"{each.flow_name}/{each.name} is served for another workspace",
                     where=f"{theirs}, on the Prefect server of PREFECT_API_URL",

@@ -82,7 +82,7 @@ def schedule(
 
         if server is not None:
             stack.enter_context(ended_with(server))
-        serve_deployments(layout)
+        serve_deployments(layout, own_server=server is not None)
 
 
 @contextmanager

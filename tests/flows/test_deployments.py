@@ -123,6 +123,7 @@ def test_what_is_served_for_another_workspace_is_not_taken_over(
     with pytest.raises(ResourceError, match="served for another workspace") as caught:
         take_over(served)
     assert str(elsewhere) in caught.value.where
+    take_over(served, own_server=True)  # there it is this workspace, before it was moved
     with get_client(sync_client=True) as client:
         client.pause_deployment(deployment_id)  # as `lesionflow schedule` does at its end
     take_over(served)
