@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -36,7 +36,7 @@ def unpromoted(without_champion: Path) -> Layout:
 
 
 @pytest.fixture
-def run_by_hand(unpromoted: Layout) -> Callable[..., Any]:
+def run_by_hand(unpromoted: Layout) -> Iterator[Callable[..., Any]]:
     """Return a function that runs or takes up a flow run of promote/by-hand, as a worker would."""
     served = deployments(unpromoted)
     take_over(served)
@@ -52,7 +52,9 @@ def run_by_hand(unpromoted: Layout) -> Callable[..., Any]:
             asyncio.run(Runner(name="by-hand").execute_flow_run(flow_run_id))
             return client.read_flow_run(flow_run_id)
 
-    return run
+    yield run
+    with get_client(sync_client=True) as client:
+        client.pause_deployment(deployment_id)  # as `lesionflow schedule` does at its end
 
 
 def _champion(layout: Layout) -> str | None:

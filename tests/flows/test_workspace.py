@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -84,12 +85,23 @@ def test_a_run_by_hand_is_refused_at_once(workspace: Path) -> None:
         train(workspace)
 
 
-def _run_scheduled(workspace: Path) -> Any:
-    """Run `ingest` of the deployment, as `lesionflow schedule` would."""
+@contextmanager
+def _served(workspace: Path, flow_name: str) -> Iterator[UUID]:
+    """Have the server know the workspace's deployment of a flow; pause it, as its end would."""
     served = deployments(Layout(workspace))
     take_over(served)
-    deployment_id = served[1].apply()
-    with get_client(sync_client=True) as client:
+    (wanted,) = (each for each in served if each.flow_name == flow_name)
+    deployment_id = wanted.apply()
+    try:
+        yield deployment_id
+    finally:
+        with get_client(sync_client=True) as client:
+            client.pause_deployment(deployment_id)
+
+
+def _run_scheduled(workspace: Path) -> Any:
+    """Run `ingest` of the deployment, as `lesionflow schedule` would."""
+    with _served(workspace, "ingest") as deployment_id, get_client(sync_client=True) as client:
         path = f"/deployments/{deployment_id}/schedule"
         # What the server's scheduler does, for the next run; which is due at once then.
         client.request("POST", path, json={"max_runs": 1})
@@ -104,10 +116,7 @@ def _run_scheduled(workspace: Path) -> Any:
 
 def _run_by_hand(workspace: Path) -> Any:
     """Run `promote` of the deployment, as somebody would start it in the UI."""
-    served = deployments(Layout(workspace))
-    take_over(served)
-    deployment_id = served[3].apply()
-    with get_client(sync_client=True) as client:
+    with _served(workspace, "promote") as deployment_id, get_client(sync_client=True) as client:
         created = client.create_flow_run_from_deployment(deployment_id)
         asyncio.run(Runner(name="by hand").execute_flow_run(created.id))
         return client.read_flow_run(created.id)
