@@ -26,7 +26,7 @@ from components.training.cost import relative_cost
 from components.training.own_weights import refresh_own_weights
 from components.training.remote import check_storage
 from tasks.graph import Stage, read_graph
-from tasks.links import rename_run
+from tasks.links import publish_links, rename_run
 from tasks.promotion import recall_test_uses
 from tasks.stage import StageError, end_running_stages, run_stage
 
@@ -120,6 +120,8 @@ def bring_up_to_date(layout: Layout, kinds: Sequence[str] = ()) -> set[str]:
     if "report" in stale:
         recall_test_uses(layout.root)
     get_run_logger().info("%d of %d stages are out of date", len(stale), len(stages))
+    if trainings and os.environ.get("RAY_ADDRESS"):
+        publish_links(layout)  # the dashboard is of use while they are under way
     with training_cluster(params, needed=bool(trainings)) as cluster:
         run_stages(
             stages,

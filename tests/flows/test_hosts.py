@@ -30,7 +30,7 @@ from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
-pytestmark = pytest.mark.drill
+pytestmark = [pytest.mark.drill, pytest.mark.slow]
 T = TypeVar("T")
 EPOCHS = 12  # seconds each: so long that two trainings that start one after the other overlap
 BUCKET = "lesions"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 STATUSES = """
@@ -33,6 +34,23 @@ def statuses(environment: dict[str, str]) -> list[str]:
         text=True,
     )
     return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def links(said: str) -> str:
+    """Return the artifact `links` of the run whose address in the UI a command has printed."""
+    address = re.search(r"(http://127\.0\.0\.1:\d+)/runs/flow-run/([0-9a-f-]+)", said)
+    assert address is not None, said
+    answer = httpx.post(
+        f"{address[1]}/api/artifacts/filter",
+        json={
+            "artifacts": {
+                "flow_run_id": {"any_": [address[2]]},
+                "key": {"any_": ["links"]},
+            }
+        },
+    )
+    (found,) = answer.raise_for_status().json()
+    return str(found["data"])
 
 
 @pytest.mark.drill
@@ -57,6 +75,7 @@ def test_an_interrupted_run_stops_its_jobs(
     while not trains.search(said := log.read_text(errors="replace")):
         assert run.poll() is None and time.monotonic() < deadline, said
         time.sleep(0.1)
+    assert f"| Ray dashboard | [dashboard]({job_server['RAY_ADDRESS']}) |" in links(said)
     run.send_signal(signal.SIGINT)
     assert run.wait(timeout=60) != 0
     deadline = time.monotonic() + 30

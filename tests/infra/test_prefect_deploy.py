@@ -6,6 +6,7 @@ import importlib.resources
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,15 +28,13 @@ PACKAGES = {
 }
 
 
-def _make_pool(kind: str) -> None:
+def _make_pool(kind: str, name: str) -> None:
     """Make a work pool with the job template of its kind, as `prefect work-pool create` does."""
     views = importlib.resources.files("prefect.server.api.collections_data.views")
     packaged = json.loads((views / "aggregate-worker-metadata.json").read_text(encoding="utf-8"))
     template = packaged[PACKAGES[kind]][kind]["default_base_job_configuration"]
     with get_client(sync_client=True) as client:
-        client.create_work_pool(
-            WorkPoolCreate(name=f"pool-{kind}", type=kind, base_job_template=template)
-        )
+        client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
 
 
 def _deploy(prefect_file: Path, workspace: Path, **environment: str) -> None:
@@ -67,7 +66,7 @@ def _deploy(prefect_file: Path, workspace: Path, **environment: str) -> None:
 def test_the_same_deployments_with_the_schedules_of_params(kind: str, workspace: Path) -> None:
     with (workspace / "params.yaml").open("a", encoding="utf-8") as params:
         params.write("schedule: {retrain_cron: null, timezone: Europe/Vienna}\n")
-    _make_pool(kind)
+    _make_pool(kind, f"pool-{kind}")
     _deploy(
         PREFECT_FILE,
         workspace,
@@ -97,12 +96,43 @@ def test_the_same_deployments_with_the_schedules_of_params(kind: str, workspace:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
+def test_a_worker_of_the_pool_runs_them_in_the_workspace(
+    workspace: Path, shrink: Callable[[Path], None], tmp_path: Path
+) -> None:
+    shrink(workspace)
+    pool = "pool-of-a-worker"
+    _make_pool("process", pool)
+    _deploy(
+        PREFECT_FILE,
+        workspace,
+        LESIONFLOW_WORK_POOL=pool,
+        LESIONFLOW_WORKSPACE=str(workspace),
+    )
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("ingest/scheduled")
+        asked = client.create_flow_run_from_deployment(deployment.id)
+        worker = subprocess.run(
+            ["prefect", "worker", "start", "--pool", pool, "--run-once"],
+            cwd=tmp_path,  # a worker is started anywhere
+            env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        run = client.read_flow_run(asked.id)
+    assert run.state is not None and run.state.is_completed(), worker.stdout + worker.stderr
+    assert run.name.startswith("ingest 20")
+    assert Layout(workspace).splits.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
 def test_runs_in_clean_clones_need_no_file_of_the_worker(workspace: Path) -> None:
-    _make_pool("process")
+    _make_pool("process", "pool-of-clones")
     _deploy(
         CLONE_FILE,
         workspace,
-        LESIONFLOW_WORK_POOL="pool-process",
+        LESIONFLOW_WORK_POOL="pool-of-clones",
         LESIONFLOW_REPOSITORY="ssh://git@example.org/lesionflow.git",
         LESIONFLOW_RECORD_ON="record",
     )
