@@ -1,6 +1,8 @@
 """One training on a real Ray cluster; what goes wrong there is in test_faults.py."""
 
 import json
+import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -54,12 +56,17 @@ def test_where_several_nodes_may_train_each_worker_says_which_one_it_is_on(
 ) -> None:
     here = make_job(epochs=1)
     run_training(here, tmp_path / "here")
-    assert "trains on" not in capfd.readouterr().out
     anywhere = ship(replace(make_job(epochs=1, num_workers=2), identity="anywhere"))
     run_training(anywhere, tmp_path / "anywhere")
-    said = capfd.readouterr().out
-    for number in (1, 2):
-        assert f"{here.name}: worker {number} of 2 trains on 127.0.0.1" in said
+    said, deadline = "", time.monotonic() + 30
+    # What workers print reaches this process some time later, also after their training's end.
+    while said.count("trains on") < 2 and time.monotonic() < deadline:
+        said += capfd.readouterr().out
+        time.sleep(0.1)
+    told = re.findall(r"(\S+: .*trains on \S+)$", said, re.MULTILINE)
+    assert sorted(told) == [
+        f"{here.name}: worker {number} of 2 trains on 127.0.0.1" for number in (1, 2)
+    ]
 
 
 @pytest.mark.slow
