@@ -41,9 +41,13 @@ STALE_AFTER = timedelta(hours=1)
 parts whose last part is that old."""
 _UPLOAD = "#upload="
 _CONNECT_SECONDS, _READ_SECONDS = 5, 60
-_FIRST_ATTEMPTS, _ATTEMPTS = 4, 12
+FIRST_ATTEMPTS, ATTEMPTS = 4, 20
 """Of one request: a wrong address is told within seconds; an S3 that has answered, and then is away
-for a minute, is waited for (the pauses between the attempts grow to 20 seconds)."""
+for a minute, is waited for. botocore draws each pause evenly from 0 to 1, 2, 4, 8, 16, then 20
+seconds: of 12 attempts, every seventh time all of them were over before the minute was."""
+PARTS_AT_ONCE = 4
+"""Of one file. All requests of a client share botocore's quota of retries, 500 in all at 5 each:
+with its ten parts at once, that would be used up before the attempts are."""
 
 
 class S3Store:
@@ -271,11 +275,11 @@ class S3Store:
 
     @cached_property
     def _first(self) -> Any:
-        return self._connect(_FIRST_ATTEMPTS)
+        return self._connect(FIRST_ATTEMPTS)
 
     @cached_property
     def _patient(self) -> Any:
-        return self._connect(_ATTEMPTS)
+        return self._connect(ATTEMPTS)
 
     def _connect(self, attempts: int) -> Any:
         import boto3
@@ -287,6 +291,12 @@ class S3Store:
             retries={"total_max_attempts": attempts, "mode": "standard"},
         )
         return boto3.session.Session().client("s3", config=config)
+
+    @cached_property
+    def _transfers(self) -> Any:
+        from boto3.s3.transfer import TransferConfig
+
+        return TransferConfig(max_concurrency=PARTS_AT_ONCE)
 
     @contextmanager
     def _talking(self, key: str) -> Iterator[None]:
@@ -315,14 +325,18 @@ class S3Store:
     def _upload(self, key: str, content: Content) -> None:
         with self._talking(key):
             if isinstance(content, Path):
-                self._client.upload_file(str(content), self._bucket, self._prefix + key)
+                self._client.upload_file(
+                    str(content), self._bucket, self._prefix + key, Config=self._transfers
+                )
             else:
                 self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=content)
 
     def _download(self, key: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._talking(key):
-            self._client.download_file(self._bucket, self._prefix + key, str(path))
+            self._client.download_file(
+                self._bucket, self._prefix + key, str(path), Config=self._transfers
+            )
 
     def _delete(self, keys: list[str]) -> None:
         with self._talking(""):

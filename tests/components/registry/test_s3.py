@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -12,9 +13,11 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.retries.quota import RetryQuota
+from botocore.retries.standard import ExponentialBackoff, RetryContext, RetryQuotaChecker
 
 from components.errors import RegistryError
-from components.registry.s3 import S3Store
+from components.registry.s3 import ATTEMPTS, PARTS_AT_ONCE, S3Store
 from components.registry.versions import Registry
 
 Files = Callable[[str], dict[str, bytes]]
@@ -233,3 +236,14 @@ def test_another_prefix_of_the_bucket_is_another_registry(
 
 def _write(store: S3Store) -> bool:
     return store.write("x", b"data", expected=None)
+
+
+def test_an_s3_that_is_away_for_a_minute_is_waited_for_whatever_the_pauses_that_are_drawn() -> None:
+    backoff = ExponentialBackoff(random=random.Random(0).random)
+    pauses = [RetryContext(attempt_number=number) for number in range(1, ATTEMPTS)]
+    waits = [sum(map(backoff.delay_amount, pauses)) for _ in range(10_000)]
+    assert sum(wait < 60 for wait in waits) <= 10
+    quota = RetryQuotaChecker(RetryQuota())
+    for pause in pauses * PARTS_AT_ONCE:
+        pause.request_context = {}
+        assert quota.acquire_retry_quota(pause), "the quota of retries ends before the attempts"
