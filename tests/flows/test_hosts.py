@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -86,6 +87,24 @@ class Network:
         _ip("address", "add", f"{self.gateway}/24", "dev", self._bridge)
         _ip("link", "set", self._bridge, "up")
 
+    def try_out(self) -> None:
+        """Do once what every host needs, and leave nothing of it.
+
+        Raises
+        ------
+        subprocess.CalledProcessError
+            This machine does not allow it.
+        """
+        trial = f"{self._bridge}-trial"
+        _ip("netns", "add", trial)
+        try:
+            _ip("link", "add", f"{self._bridge}-1", "type", "veth", "peer", "name", "trial")
+            _ip("link", "set", "trial", "netns", trial)  # where both ends go with it
+            # In a mount namespace of its own: here, nothing of it is seen.
+            _ip("netns", "exec", trial, "mount", "-t", "tmpfs", "none", str(self._folder))
+        finally:
+            _ip("netns", "delete", trial)
+
     @property
     def gateway(self) -> str:
         return f"{self._subnet}.1"
@@ -149,6 +168,15 @@ def wait_until(condition: Callable[[], T], process: subprocess.Popen[bytes], log
     return found
 
 
+@contextmanager
+def _or_skip() -> Iterator[None]:
+    """Skip the test, with what the command says, where `ip` is not allowed to do something."""
+    try:
+        yield
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"this machine makes no networks: {error.stderr.strip()}")
+
+
 @pytest.fixture
 def network(repo: Path, tmp_path: Path) -> Iterator[Network]:
     if os.geteuid() != 0 or shutil.which("ip") is None:
@@ -157,14 +185,15 @@ def network(repo: Path, tmp_path: Path) -> Iterator[Network]:
     assert weights is not None and weights.origin is not None
     folder = Path(tempfile.mkdtemp(prefix="lf-", dir="/tmp"))  # Ray's sockets want short paths
     try:
-        made = Network(folder, (repo, tmp_path, Path(weights.origin).parent))
-    except subprocess.CalledProcessError as error:
-        shutil.rmtree(folder)
-        pytest.skip(f"this machine makes no networks: {error.stderr.strip()}")
-    try:
-        yield made
+        with _or_skip():
+            made = Network(folder, (repo, tmp_path, Path(weights.origin).parent))
+        try:
+            with _or_skip():
+                made.try_out()
+            yield made
+        finally:
+            made.remove()
     finally:
-        made.remove()
         shutil.rmtree(folder, ignore_errors=True)
 
 
