@@ -12,6 +12,8 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wsgi import get_input_stream
 
+from .ports import port_to_come_back_to
+
 _ERROR = b"<Error><Code>InternalError</Code><Message>try again</Message></Error>"
 
 
@@ -39,8 +41,8 @@ class FaultyS3:
         self.requests = 0
         self._numbers = count(1)
         self._app = DomainDispatcherApplication(create_backend_app)
-        self._server = self._serve(0)
-        self._port = self._server.server_port
+        self._port = port_to_come_back_to()
+        self._server = self._serve()
 
     @property
     def url(self) -> str:
@@ -53,7 +55,7 @@ class FaultyS3:
 
         def come_back() -> None:
             time.sleep(seconds)
-            self._server = self._serve(self._port)
+            self._server = self._serve()
 
         thread = threading.Thread(target=come_back)
         thread.start()
@@ -64,8 +66,8 @@ class FaultyS3:
         self._server.shutdown()
         self._server.server_close()
 
-    def _serve(self, port: int) -> BaseWSGIServer:
-        server = make_server("127.0.0.1", port, self._answer, True, request_handler=_Quiet)
+    def _serve(self) -> BaseWSGIServer:
+        server = make_server("127.0.0.1", self._port, self._answer, True, request_handler=_Quiet)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server
 

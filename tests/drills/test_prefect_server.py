@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import sys
 import urllib.request
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 
 from flows.server import answers
 
+from .ports import port_to_come_back_to
 from .runs import Run, epochs_stored, results
 
 StartRun = Callable[..., Run]
@@ -27,9 +27,7 @@ class Server:
     def __init__(self, serve: StartRun, folder: Path) -> None:
         self._serve = serve
         self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = str(probe.getsockname()[1])
+        self._port = str(port_to_come_back_to())
         self.address = f"http://127.0.0.1:{self._port}"
 
     def serve(self) -> Run:
