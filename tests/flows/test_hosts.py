@@ -98,8 +98,9 @@ class Network:
         trial = f"{self._bridge}-trial"
         _ip("netns", "add", trial)
         try:
-            _ip("link", "add", f"{self._bridge}-1", "type", "veth", "peer", "name", "trial")
-            _ip("link", "set", "trial", "netns", trial)  # where both ends go with it
+            ours, theirs = f"{self._bridge}-1", f"{self._bridge}.1"
+            _ip("link", "add", ours, "type", "veth", "peer", "name", theirs)
+            _ip("link", "set", theirs, "netns", trial)  # where both ends go with it
             # In a mount namespace of its own: here, nothing of it is seen.
             _ip("netns", "exec", trial, "mount", "-t", "tmpfs", "none", str(self._folder))
         finally:
