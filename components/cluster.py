@@ -276,10 +276,11 @@ def _init(address: str) -> None:
 
 def _forget_earlier_clusters(alone: bool) -> None:
     """Take over what the environment says now; Ray reads it when it is imported."""
-    from ray._private import ray_constants
+    from ray._private import ray_constants, ray_logging
 
     raylet: Any = importlib.import_module("ray._raylet")
     ray_constants.ENABLE_RAY_CLUSTER = not alone
+    ray_logging.RAY_DEDUP_LOGS = ray_constants.env_bool("RAY_DEDUP_LOGS", True)
     raylet.Config.initialize("")
     raylet.AuthenticationTokenLoader.instance().reset_cache()
 

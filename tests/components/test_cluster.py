@@ -136,3 +136,32 @@ for _ in range(2):
 @pytest.mark.slow
 def test_process_that_knew_ray_before_connects_to_one_cluster_after_another() -> None:
     subprocess.run([sys.executable, "-c", ONE_AFTER_ANOTHER], check=True, timeout=120)
+
+
+ALIKE = """
+import io, sys, time
+import ray  # before the environment says what Ray does with lines that look alike
+from components.cluster import connect
+
+@ray.remote(num_cpus=1)
+class Trial:
+    def end_epoch(self, number):
+        print(f"trial {number}: epoch 1/3", flush=True)
+
+sys.stdout = seen = io.StringIO()
+with connect(3):
+    trials = [Trial.remote() for _ in range(3)]
+    ray.get([trial.end_epoch.remote(number) for number, trial in enumerate(trials)])
+    end = time.monotonic() + 20
+    while seen.getvalue().count("epoch 1/3") < 3 and time.monotonic() < end:
+        time.sleep(0.1)
+    shown = seen.getvalue()
+sys.__stdout__.write(shown)
+"""
+
+
+@pytest.mark.slow
+def test_lines_of_workers_that_look_alike_are_all_shown_at_once() -> None:
+    driver = [sys.executable, "-c", ALIKE]
+    told = subprocess.run(driver, check=True, timeout=120, capture_output=True, text=True).stdout
+    assert sorted(told.splitlines()) == [f"trial {number}: epoch 1/3" for number in range(3)]
