@@ -91,10 +91,16 @@ class Run:
         self.process.wait()
 
     def leaves_no_process(self, seconds: float = 20) -> bool:
-        """Tell whether everything that it started is gone within `seconds`."""
+        """Tell whether everything that it started is gone within `seconds`.
+
+        Gone is what two looks in a row do not find: while a process is being replaced by another
+        program (`exec`), it has no environment, so no mark, for a moment.
+        """
         end = time.monotonic() + seconds
-        while self.processes():
-            if time.monotonic() > end:
+        looks_in_vain = 0
+        while looks_in_vain < 2:
+            looks_in_vain = 0 if self.processes() else looks_in_vain + 1
+            if looks_in_vain == 0 and time.monotonic() > end:
                 return False
             time.sleep(0.2)
         return True
