@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 import boto3
@@ -17,7 +17,7 @@ from botocore.retries.quota import RetryQuota
 from botocore.retries.standard import ExponentialBackoff, RetryContext, RetryQuotaChecker
 
 from components.errors import RegistryError
-from components.registry.s3 import ATTEMPTS, PARTS_AT_ONCE, S3Store
+from components.registry.s3 import ATTEMPTS, FIRST_ATTEMPTS, PARTS_AT_ONCE, S3Store
 from components.registry.versions import Registry
 
 Files = Callable[[str], dict[str, bytes]]
@@ -149,6 +149,48 @@ def test_a_large_file_goes_up_and_down_in_parts(registry: Registry, tmp_path: Pa
     registry.publish({"model.safetensors": large}, content_id="large")
     assert len(parts) > 1
     assert (registry.fetch("v0001") / "model.safetensors").read_bytes() == large.read_bytes()
+
+
+def test_no_more_parts_are_under_way_than_the_quota_of_retries_has_room_for(
+    registry: Registry, tmp_path: Path
+) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(bytes((PARTS_AT_ONCE + 3) * 8 << 20))  # in parts of 8 MiB
+    assert registry.versions() == []
+    events = registry.store._client.meta.events  # type: ignore[attr-defined]
+    lock, under_way, most = Lock(), 0, 0
+
+    def begin(**_: object) -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.1)
+
+    def end(**_: object) -> None:
+        nonlocal under_way
+        with lock:
+            under_way -= 1
+
+    for name in ("UploadPart", "GetObject"):
+        events.register(f"before-call.s3.{name}", begin)
+        events.register(f"after-call.s3.{name}", end)
+    registry.publish({"model.safetensors": large}, content_id="large")
+    assert most == PARTS_AT_ONCE
+    most = 0
+    registry.fetch("v0001")
+    assert most == PARTS_AT_ONCE
+
+
+def test_an_s3_that_has_answered_is_asked_as_often_as_that_takes_and_a_first_one_is_not(
+    s3_bucket: str,
+) -> None:
+    store = S3Store(f"s3://{s3_bucket}")
+    attempts = []
+    for _ in range(2):
+        attempts.append(store._client.meta.config.retries["total_max_attempts"])
+        assert store.versions() == []
+    assert attempts == [FIRST_ATTEMPTS, ATTEMPTS]
 
 
 def test_an_upload_under_way_is_left_alone_and_an_old_one_removed(s3_bucket: str) -> None:
