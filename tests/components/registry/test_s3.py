@@ -176,10 +176,10 @@ def test_no_more_parts_are_under_way_than_the_quota_of_retries_has_room_for(
         events.register(f"before-call.s3.{name}", begin)
         events.register(f"after-call.s3.{name}", end)
     registry.publish({"model.safetensors": large}, content_id="large")
-    assert most == PARTS_AT_ONCE
+    assert 1 < most <= PARTS_AT_ONCE
     most = 0
     registry.fetch("v0001")
-    assert most == PARTS_AT_ONCE
+    assert 1 < most <= PARTS_AT_ONCE
 
 
 def test_an_s3_that_has_answered_is_asked_as_often_as_that_takes_and_a_first_one_is_not(
