@@ -260,7 +260,7 @@ def _init(address: str) -> None:
     from ray.exceptions import RayError
 
     alone = address.startswith(f"{_LOOPBACK}:")
-    _forget_earlier_clusters(alone)
+    _read_environment_again(alone)
     try:
         ray.init(
             address=address,
@@ -274,7 +274,7 @@ def _init(address: str) -> None:
         raise unusable(address, reason[0] if reason else type(error).__name__) from error
 
 
-def _forget_earlier_clusters(alone: bool) -> None:
+def _read_environment_again(alone: bool) -> None:
     """Take over what the environment says now; Ray reads it when it is imported."""
     from ray._private import ray_constants, ray_logging
 
